@@ -1,0 +1,29 @@
+"""skelact: video to actions. Poses by YOLO, tracks, ST-GCN++; see the README for the commands."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from skelact.errors import SkelactError
+
+if TYPE_CHECKING:
+    from skelact.checkpoint import load_checkpoint, save_checkpoint
+    from skelact.pipeline import inspect_checkpoint, predict
+
+__version__ = "0.1.0"
+__all__ = ["SkelactError", "__version__", "inspect_checkpoint", "load_checkpoint", "predict", "save_checkpoint"]
+
+# Imported on first use: torch takes seconds, and ``skelact --help`` should not wait for it.
+_LAZY = {
+    "predict": "skelact.pipeline",
+    "inspect_checkpoint": "skelact.pipeline",
+    "load_checkpoint": "skelact.checkpoint",
+    "save_checkpoint": "skelact.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'skelact' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

@@ -1,0 +1,108 @@
+"""The annotation pickle of PYSKL and mmaction2: one dict a sample, read without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skelact.errors import SkelactError
+from skelact.structures import Array
+from skelact.unpickling import load_pickle
+
+PICKLE_SUFFIXES = (".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One sample.
+
+    Attributes:
+        frame_dir: its name.
+        keypoint: (M, T, V, 2) pixels or (M, T, V, 3) metres, float32.
+        keypoint_score: (M, T, V) in [0, 1]; None where the file has none.
+        img_shape: (H, W) pixels; None where the file has none.
+        label: class index; None where the file has none.
+        extra: whatever else the file says of it.
+    """
+
+    frame_dir: str
+    keypoint: Array
+    keypoint_score: Array | None = None
+    img_shape: tuple[int, int] | None = None
+    label: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AnnotationSet:
+    """A dataset: its samples, the names in each split, and class names where it has them."""
+
+    annotations: tuple[Annotation, ...]
+    split: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
+
+
+def load_annotations(path: str | Path) -> AnnotationSet:
+    """Read a dataset, ``{"split": ..., "annotations": [...]}`` or a bare list of annotations.
+
+    Raises:
+        SkelactError: the file is no such pickle; the message names the sample and the field.
+    """
+    content = load_pickle(path)
+    split: dict[str, tuple[str, ...]] = {}
+    class_names = None
+    samples = content
+    if isinstance(content, Mapping):
+        samples = content.get("annotations")
+        split = {str(name): tuple(map(str, names)) for name, names in (content.get("split") or {}).items()}
+        class_names = tuple(map(str, content.get("class_names") or ())) or None
+    if not isinstance(samples, list) or not all(isinstance(sample, Mapping) for sample in samples):
+        found = f"a dict with {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+        raise SkelactError(
+            f'{path}: expected {{"split": ..., "annotations": [{{"keypoint": ...}}, ...]}} or a list of annotations, '
+            f"found {found or f'a {type(content).__name__}'}"
+        )
+    if not samples:
+        raise SkelactError(f"{path}: expected annotations, found an empty list")
+    return AnnotationSet(tuple(_read(path, k, sample) for k, sample in enumerate(samples)), split, class_names)
+
+
+def _read(path: str | Path, index: int, sample: Mapping[str, Any]) -> Annotation:
+    name = str(sample.get("frame_dir", sample.get("filename", index)))
+
+    def wrong(what: str, expected: str, found: object) -> SkelactError:
+        return SkelactError(f"{path}: sample {index} ({name}), field {what!r}: expected {expected}, found {found}")
+
+    keypoint = sample.get("keypoint")
+    if not isinstance(keypoint, np.ndarray) or keypoint.ndim != 4 or keypoint.dtype.kind not in "fiu":
+        found = keypoint.shape if isinstance(keypoint, np.ndarray) else type(keypoint).__name__
+        raise wrong("keypoint", "an array (persons, frames, joints, 2 or 3)", found)
+    if keypoint.shape[-1] not in (2, 3):
+        raise wrong("keypoint", "2 or 3 coordinates", keypoint.shape)
+    keypoint = keypoint.astype(np.float32)  # float16 on disk is too coarse to compute with
+    if not np.isfinite(keypoint).all():
+        raise wrong("keypoint", "finite numbers", "NaN or infinity")
+    score = sample.get("keypoint_score")
+    if score is not None:
+        if not isinstance(score, np.ndarray) or score.shape != keypoint.shape[:3]:
+            raise wrong("keypoint_score", f"shape {keypoint.shape[:3]}", getattr(score, "shape", type(score).__name__))
+        score = score.astype(np.float32)
+    img_shape = sample.get("img_shape", sample.get("original_shape"))
+    if img_shape is not None:
+        img_shape = tuple(int(side) for side in np.ravel(img_shape))
+        if len(img_shape) != 2 or min(img_shape) <= 0:
+            raise wrong("img_shape", "(height, width)", sample.get("img_shape"))
+    label = sample.get("label")
+    known = {"frame_dir", "keypoint", "keypoint_score", "img_shape", "label"}
+    return Annotation(
+        frame_dir=name,
+        keypoint=keypoint,
+        keypoint_score=score,
+        img_shape=img_shape,
+        label=None if label is None else int(label),
+        extra={str(key): value for key, value in sample.items() if key not in known},
+    )

@@ -1,0 +1,276 @@
+"""One file with everything that predicting needs: weights, layout, stream, clip settings, class names, provenance.
+
+Ours are safetensors, which can hold no code. Published ones (mmaction2's, PYSKL's, bare state dicts) are read
+by a restricted unpickler; the network's shape is read off their tensors.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from skelact.clips import STREAMS, ClipSettings
+from skelact.errors import SkelactError
+from skelact.files import atomic_path
+from skelact.model import STGCNPP, ModelSettings
+from skelact.skeleton import NTU, Layout, layout_of_joints
+from skelact.unpickling import load_torch
+
+logger = logging.getLogger("skelact")
+
+FORMAT = "skelact-checkpoint"
+FORMAT_VERSION = 1
+# The field's short names of the streams, in mmengine's config text and in file names.
+STREAM_CODES = {"j": "joint", "b": "bone", "jm": "joint-motion", "bm": "bone-motion"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A classifier at rest.
+
+    Attributes:
+        model: the network's shape.
+        clips: how it wants its input.
+        class_names: one for each output.
+        state_dict: its weights, under the published names.
+        provenance: what made it (data, pose model, command line, versions).
+        metrics: what it reached, on what.
+    """
+
+    model: ModelSettings
+    clips: ClipSettings
+    class_names: tuple[str, ...]
+    state_dict: dict[str, Tensor]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> STGCNPP:
+        """The network with its weights, in evaluation mode."""
+        network = STGCNPP(self.model, self.clips.layout.adjacency())
+        network.load_state_dict(self.state_dict)
+        return network.eval()
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write a checkpoint as safetensors, all or nothing."""
+    settings = {
+        "model": asdict(checkpoint.model),
+        "clips": asdict(checkpoint.clips),
+        "class_names": checkpoint.class_names,
+        "provenance": checkpoint.provenance,
+        "metrics": checkpoint.metrics,
+    }
+    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "settings": json.dumps(settings)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state_dict.items()}
+    with atomic_path(Path(path)) as part:
+        save_file(tensors, part, metadata)
+
+
+def load_checkpoint(
+    path: str | Path,
+    stream: str | None = None,
+    layout: Layout | None = None,
+    class_names: tuple[str, ...] | None = None,
+    strides: tuple[int, ...] | None = None,
+) -> Checkpoint:
+    """Read a checkpoint of ours, of mmaction2 or of PYSKL; nothing in it is run.
+
+    Args:
+        path: the file.
+        stream, layout, class_names, strides: override what the file says or, for foreign ones, what is derived: the
+            stream from metadata or file name, the layout from the number of joints, the strides from where the
+            channels double.
+
+    Raises:
+        SkelactError: the file is missing, damaged, refused, or holds no ST-GCN++.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SkelactError(f"{path}: no such checkpoint file")
+    if _is_safetensors(path):
+        checkpoint = _load_own(path)
+        clips = checkpoint.clips
+        if stream and stream != clips.stream:
+            raise SkelactError(f"{path}: was trained on stream {clips.stream!r}, cannot be used on {stream!r}")
+        if layout:
+            clips = replace(clips, layout=_checked_layout(path, layout, checkpoint.model.num_joints))
+        checkpoint = replace(checkpoint, clips=clips)
+    else:
+        checkpoint = _from_foreign(path, stream, layout, strides)
+    if class_names:
+        checkpoint = replace(checkpoint, class_names=class_names)
+    if len(checkpoint.class_names) != checkpoint.model.num_classes:
+        raise SkelactError(
+            f"{path}: expected {checkpoint.model.num_classes} class names, one an output, "
+            f"found {len(checkpoint.class_names)}"
+        )
+    try:
+        checkpoint.build()
+    except RuntimeError as error:
+        raise SkelactError(f"{path}: expected ST-GCN++ weights, found others: {_first_line(error)}") from None
+    return checkpoint
+
+
+# --- ours --------------------------------------------------------------------------------------------------------
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Safetensors start with the length of their JSON header (8 bytes, little endian) and the header's brace."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
+def _load_own(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise SkelactError(f"{path}: damaged safetensors file ({error})") from None
+    if metadata.get("format") != FORMAT:
+        raise SkelactError(f"{path}: expected a skelact checkpoint, found safetensors without its metadata")
+    try:
+        settings = json.loads(metadata["settings"])
+        model, clips = settings["model"], settings["clips"]
+        return Checkpoint(
+            model=ModelSettings(
+                **{k: tuple(value) if isinstance(value, list) else value for k, value in model.items()}
+            ),
+            clips=ClipSettings(**{**clips, "layout": Layout.from_dict(clips["layout"])}),
+            class_names=tuple(settings["class_names"]),
+            state_dict=state_dict,
+            provenance=settings["provenance"],
+            metrics=settings["metrics"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SkelactError(
+            f"{path}: expected a skelact checkpoint of version {FORMAT_VERSION}, found version "
+            f"{metadata.get('format_version')} with unreadable settings ({error}); update skelact"
+        ) from None
+
+
+# --- others' -----------------------------------------------------------------------------------------------------
+
+
+def _from_foreign(
+    path: Path, stream: str | None, layout: Layout | None, strides: tuple[int, ...] | None
+) -> Checkpoint:
+    content = load_torch(path)
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    meta = meta if isinstance(meta, Mapping) else {}
+    state_dict = _state_dict_of(path, content)
+    model = _model_settings(path, state_dict, strides)
+    if layout is None:
+        layout = layout_of_joints(model.num_joints)
+        if layout is None:
+            raise SkelactError(
+                f"{path}: has {model.num_joints} joints, a layout that skelact does not know; "
+                "describe it with --layout FILE.json (joints, edges, center)"
+            )
+    layout = _checked_layout(path, layout, model.num_joints)
+    dims = 3 if layout == NTU and model.in_channels == 3 else 2
+    clips = ClipSettings(
+        layout=layout,
+        stream=stream or _stream_of(path, meta),
+        dims=dims,
+        with_score=model.in_channels > dims,
+    )
+    class_names = _class_names_of(meta) or tuple(f"class_{i}" for i in range(model.num_classes))
+    return Checkpoint(model, clips, class_names, state_dict, provenance={"source": path.name})
+
+
+def _checked_layout(path: Path, layout: Layout, num_joints: int) -> Layout:
+    if layout.num_joints != num_joints:
+        raise SkelactError(
+            f"{path}: has {num_joints} joints, but layout {layout.name!r} has {layout.num_joints}; "
+            "give the layout that it was trained with"
+        )
+    return layout
+
+
+def _state_dict_of(path: Path, content: Any) -> dict[str, Tensor]:
+    """The weights under our names, whatever wraps and prefixes them."""
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in ("state_dict", "model") if key in content), content)
+    anchor = "backbone.gcn.0.gcn.A"
+    keys = [str(key) for key in content] if isinstance(content, Mapping) else []
+    prefix = next((key[: -len(anchor)] for key in keys if key.endswith(anchor)), None)
+    if prefix is None:
+        found = f"keys {', '.join(keys[:3])}..." if keys else f"a {type(content).__name__}"
+        raise SkelactError(f"{path}: expected ST-GCN++ weights ({anchor}, ...), found {found}")
+    weights = {
+        key[len(prefix) :].replace("cls_head.fc_cls.", "cls_head.fc."): value
+        for key, value in content.items()
+        if str(key).startswith(prefix) and isinstance(value, Tensor)
+    }
+    return {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+
+
+def _model_settings(path: Path, state_dict: Mapping[str, Tensor], strides: tuple[int, ...] | None) -> ModelSettings:
+    """Read the network's shape off its tensors.
+
+    Shapes don't tell strides: every published model halves time where its channels double.
+    """
+    try:
+        depth = 1 + max(int(key.split(".")[2]) for key in state_dict if key.startswith("backbone.gcn."))
+        channels = tuple(len(state_dict[f"backbone.gcn.{i}.gcn.bn.weight"]) for i in range(depth))
+        num_classes = len(state_dict["cls_head.fc.weight"])
+        in_channels = state_dict["backbone.gcn.0.gcn.conv.weight"].shape[1]
+        num_joints = state_dict["backbone.gcn.0.gcn.A"].shape[-1]
+    except (KeyError, ValueError, IndexError) as error:
+        raise SkelactError(f"{path}: expected ST-GCN++ weights, found none for {error}") from None
+    if strides is None:
+        doubled = (i > 0 and channels[i] == 2 * channels[i - 1] for i in range(depth))
+        strides = tuple(2 if double else 1 for double in doubled)
+    elif len(strides) != depth:
+        raise SkelactError(f"{path}: expected {depth} strides, one a block, found {len(strides)}")
+    return ModelSettings(in_channels, num_joints, num_classes, channels, strides)
+
+
+def _stream_of(path: Path, meta: Mapping[str, Any]) -> str:
+    """The stream of a foreign checkpoint: mmengine's config text, else the file's name, else joint with a warning."""
+    config = str(meta.get("cfg") or meta.get("config") or "")
+    code = re.search(r"feats\s*=\s*\[\s*['\"](\w+)['\"]\s*\]", config)
+    if code and code[1] in STREAM_CODES:
+        return STREAM_CODES[code[1]]
+    # Longest first: "joint-motion" before "joint". Then PYSKL's way, a folder or a file called j, b, jm or bm.
+    name = path.name.lower().replace("_", "-")
+    for stream in sorted(STREAMS, key=len, reverse=True):
+        if stream in name:
+            return stream
+    for part in (path.stem.lower(), path.parent.name.lower()):
+        code = re.search(r"(?:^|[_.-])(jm|bm|j|b)(?:$|[_.-])", part)
+        if code:
+            return STREAM_CODES[code[1]]
+    logger.warning("%s: neither its metadata nor its name tells the stream; taking joint (set it with --stream)", path)
+    return "joint"
+
+
+def _class_names_of(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """mmengine keeps class names under ``dataset_meta``, as a dict or as its text."""
+    for source in (meta.get("dataset_meta"), meta):
+        if isinstance(source, str):
+            with contextlib.suppress(ValueError, SyntaxError):
+                source = ast.literal_eval(source)
+        if isinstance(source, Mapping):
+            names = next((source[key] for key in ("CLASSES", "classes") if source.get(key)), None)
+            if isinstance(names, list | tuple):
+                return tuple(str(name) for name in names)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[1] if len(lines) > 1 else lines[0]

@@ -1,0 +1,231 @@
+"""The command line: each command turns its options into one call of the library and prints what comes back.
+
+Heavy imports stand inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from skelact import __version__
+from skelact.cli_weights import weights
+from skelact.errors import SkelactError
+
+if TYPE_CHECKING:
+    from skelact.pipeline import SourceResult
+
+
+class SkelactGroup(click.Group):
+    """Turns errors into one line on stderr and exit code 1; ``--debug`` shows the traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except SkelactError as error:
+            if ctx.params.get("debug"):
+                raise
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            sys.stderr.close()  # a reader such as head has had enough
+            ctx.exit(0)
+
+
+@click.group(cls=SkelactGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="skelact")
+@click.option("--debug", is_flag=True, help="Show the traceback of errors.")
+def main(debug: bool) -> None:
+    """Turn video into actions: who does what, when.
+
+    \b
+    Example:
+        skelact predict video.mp4
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.DEBUG if debug else logging.WARNING)
+    for name in ("matplotlib", "PIL", "libav", "filelock", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+main.add_command(weights)
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
+    """``2,1,2,1`` as numbers."""
+    if value is None:
+        return None
+    try:
+        return [float(part) for part in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"expected numbers such as 2,1,2,1, found {value!r}") from None
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|PATH",
+    help="Zoo name or checkpoint (skelact's, mmaction2's, PYSKL's); several are fused. Default: ntu60-2d-joint.",
+)
+@click.option(
+    "--fusion-weights", callback=_numbers, metavar="W,W,...", help="One for each --model, such as 2,1,2,1."
+)
+@click.option(
+    "--pose-model",
+    default="yolo26n-pose.pt",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="Anything that ultralytics' YOLO() takes: .pt, ONNX, an OpenVINO folder, TensorRT.",
+)
+@click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
+@click.option(
+    "--tracker",
+    default="bytetrack",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="bytetrack, botsort, ocsort, deepocsort, fasttrack, tracktrack, or a tracker's YAML file.",
+)
+@click.option("--topk", type=click.IntRange(1), default=5, show_default=True, help="Classes to print for each source.")
+@click.option(
+    "--clips", type=click.Choice(["1", "10"]), default="10", show_default=True, help="10 is more accurate, 1 faster."
+)
+@click.option("--classes", metavar="NAME,NAME,...", help="Score only these classes; separate with ; if names hold commas.")
+@click.option(
+    "--stream",
+    type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]),
+    help="Of a checkpoint whose metadata and name don't tell.",
+)
+@click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a checkpoint that does not tell.")
+@click.option(
+    "--class-names", type=click.Path(exists=True, dir_okay=False), help="Text file with the model's classes, one a line."
+)
+@click.option("--json", "json_path", metavar="PATH|-", help="Write everything as JSON; - is stdout.")
+@click.option("--csv", "csv_path", metavar="PATH|-", help="Write the top classes as CSV; - is stdout.")
+@click.option(
+    "--out-video", type=click.Path(), metavar="PATH", help="Write the overlay (H.264); a folder if there are several sources."
+)
+@click.option("--quiet", is_flag=True, help="No progress bars, no warnings.")
+@click.pass_context
+def predict(
+    context: click.Context,
+    sources: tuple[str, ...],
+    models: tuple[str, ...],
+    classes: str | None,
+    clips: str,
+    layout: str | None,
+    class_names: str | None,
+    json_path: str | None,
+    csv_path: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Tell what people do in videos.
+
+    SOURCE is a video, a folder of videos, or an annotation pickle with poses. The best classes of each source go to
+    stdout, unless JSON or CSV goes there; progress and messages go to stderr.
+
+    \b
+    Example:
+        skelact predict video.mp4 --json result.json --out-video overlay.mp4
+    """
+    if json_path == "-" and csv_path == "-":
+        raise click.UsageError("--json and --csv cannot both go to stdout")
+    from pathlib import Path
+
+    from skelact import pipeline, writers
+    from skelact.skeleton import load_layout
+
+    if quiet:
+        logging.getLogger("skelact").setLevel(logging.ERROR)
+    out = sys.stderr if "-" in (json_path, csv_path) else sys.stdout
+    names = Path(class_names).read_text(encoding="utf-8").splitlines() if class_names else []
+    predictions = pipeline.predict(
+        sources,
+        models or pipeline.DEFAULT_MODEL,
+        classes=_split(classes),
+        clips=int(clips),
+        layout=load_layout(layout) if layout else None,
+        class_names=tuple(name.strip() for name in names if name.strip()) or None,
+        progress=not quiet,
+        on_result=lambda result: _print_result(result, out),
+        debug=bool(context.find_root().params["debug"]),
+        **options,
+    )
+    if json_path:
+        writers.write_json(writers.to_json(predictions, ["skelact", *sys.argv[1:]]), json_path)
+    if csv_path:
+        writers.write_text(writers.to_csv(predictions), csv_path)
+    failed = [result.source for result in predictions.results if result.error is not None]
+    if failed:
+        count = len(predictions.results)
+        raise click.ClickException(f"{len(failed)} of {count} sources failed" if count > 1 else "no prediction")
+
+
+def _split(names: str | None) -> list[str] | None:
+    """Class names hold commas here and there, so ``;`` separates too."""
+    if names is None:
+        return None
+    return [name.strip() for name in names.split(";" if ";" in names else ",") if name.strip()]
+
+
+def _print_result(result: SourceResult, out: Any) -> None:
+    if result.error is not None:
+        click.echo(f"Error: {result.error}", err=True)
+        return
+    click.echo(result.source, file=out)
+    if not result.predictions:
+        click.echo("  nobody was found", file=out)
+    for prediction in result.predictions:
+        who = ", ".join(str(track_id) for track_id in prediction.track_ids)
+        click.echo(f"  {prediction.start_s:.1f}-{prediction.stop_s:.1f} s, person {who}", file=out)
+        for name, score in prediction.top_k:
+            click.echo(f"  {score:7.1%}  {name}", file=out)
+
+
+@main.command()
+@click.argument("path", metavar="CHECKPOINT")
+@click.option(
+    "--stream", type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]), help="Of a checkpoint that does not tell."
+)
+@click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a checkpoint that does not tell.")
+@click.option("--json", "json_path", metavar="PATH|-", help="Write it as JSON; - is stdout.")
+def info(path: str, stream: str | None, layout: str | None, json_path: str | None) -> None:
+    """Show what is in a checkpoint: layout, stream, classes, parameters, operations.
+
+    CHECKPOINT is a file or a zoo name. The operations are of one clip, counted while it runs, as the field counts
+    them: multiply-accumulates, batch norms and pooling.
+
+    \b
+    Example:
+        skelact info ntu60-2d-joint
+    """
+    from skelact import inspect_checkpoint, writers
+    from skelact.skeleton import load_layout
+
+    reports = inspect_checkpoint(path, stream, load_layout(layout) if layout else None)
+    if json_path:
+        writers.write_json({"schema_version": writers.SCHEMA_VERSION, "checkpoints": reports}, json_path)
+    if json_path != "-":
+        for report in reports:
+            _print_report(report)
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    click.echo(report["file"])
+    rows = {
+        "layout": f"{report['layout']} ({report['num_joints']} joints, {report['dims']}D)",
+        "stream": report["stream"],
+        "clip": f"{report['num_person']} persons x {report['clip_len']} frames, {report['in_channels']} channels",
+        "blocks": f"{len(report['channels'])} ({', '.join(map(str, report['channels']))})",
+        "parameters": f"{report['parameters'] / 1e6:.2f} M",
+        "operations": f"{report['operations'] / 1e9:.2f} G for one clip",
+        "classes": f"{len(report['class_names'])}: {', '.join(report['class_names'])}",
+    }
+    rows |= {key: str(value) for key, value in {**report["provenance"], **report["metrics"]}.items()}
+    for name, value in rows.items():
+        click.echo(click.wrap_text(f"{name:<11} {value}", 100, "  ", " " * 14))

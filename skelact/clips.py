@@ -1,0 +1,249 @@
+"""From keypoints to the network's input: normalise, make the stream, sample frames, pad persons.
+
+Training, testing and predicting all come through here, so that they can't disagree. The steps and their order are
+those of PYSKL (arXiv 2205.09443) and mmaction2. Shapes: M persons, T frames, V joints, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skelact.errors import SkelactError
+from skelact.skeleton import Layout
+from skelact.structures import Array, Track
+
+STREAMS = ("joint", "bone", "joint-motion", "bone-motion")
+# Test clips are random but always the same: the field seeds NumPy's legacy generator with this for each sample.
+TEST_SEED = 255
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How a network wants its clips.
+
+    Attributes:
+        layout: the joints.
+        stream: one of ``STREAMS``.
+        dims: 2 for pixels, 3 for metres.
+        with_score: whether the keypoint score is a channel of its own after x and y.
+        clip_len: frames in a clip.
+        num_person: M, the slots for persons.
+    """
+
+    layout: Layout
+    stream: str = "joint"
+    dims: int = 2
+    with_score: bool = True
+    clip_len: int = 100
+    num_person: int = 2
+
+    def __post_init__(self) -> None:
+        if self.stream not in STREAMS:
+            raise SkelactError(f"stream: expected one of {', '.join(STREAMS)}, found {self.stream!r}")
+        if self.dims not in (2, 3):
+            raise SkelactError(f"keypoint dimensions: expected 2 or 3, found {self.dims}")
+
+    @property
+    def in_channels(self) -> int:
+        """C of the network's input."""
+        return self.dims + self.with_score
+
+
+def prepare_clips(
+    keypoint: Array,
+    keypoint_score: Array | None,
+    img_shape: tuple[int, int] | None,
+    settings: ClipSettings,
+    num_clips: int = 1,
+) -> Array:
+    """Make the test-time clips of one sample.
+
+    Args:
+        keypoint: (M, T, V, 2) pixels or (M, T, V, 3) metres.
+        keypoint_score: (M, T, V) in [0, 1]; None for 3D.
+        img_shape: (H, W) pixels; 1080 x 1920 where it is not known, as the field assumes.
+        settings: of the network.
+        num_clips: 1 or, as benchmarks do, 10.
+
+    Returns:
+        (num_clips, M, clip_len, V, C) float32 with M = ``settings.num_person``.
+
+    Raises:
+        SkelactError: the keypoints are of another layout or dimension, or empty.
+    """
+    check_keypoint(keypoint, settings)
+    keypoint = stream_features(*normalise(keypoint, keypoint_score, img_shape, settings), settings)
+    num_frames = keypoint.shape[1]
+    frame_inds = test_frame_inds(num_frames, settings.clip_len, num_clips)
+    return gather(keypoint, frame_inds, settings)
+
+
+def check_keypoint(keypoint: Array, settings: ClipSettings) -> None:
+    """Refuse keypoints that the network was not made for."""
+    V, C = settings.layout.num_joints, settings.dims
+    if keypoint.ndim != 4 or keypoint.shape[2:] != (V, C):
+        raise SkelactError(
+            f"the model expects keypoints of layout {settings.layout.name!r} as (persons, frames, {V}, {C}), "
+            f"found shape {keypoint.shape}"
+        )
+    if not keypoint.shape[0] or not keypoint.shape[1]:
+        raise SkelactError(f"expected at least one person and one frame, found keypoints of shape {keypoint.shape}")
+
+
+# --- normalise ---------------------------------------------------------------------------------------------------
+
+
+def normalise(
+    keypoint: Array, keypoint_score: Array | None, img_shape: tuple[int, int] | None, settings: ClipSettings
+) -> tuple[Array, Array | None]:
+    """Bring keypoints (M, T, V, C) to the frame of reference that the published models know, as float32."""
+    keypoint = np.asarray(keypoint, np.float32)
+    if settings.dims == 3:
+        return normalise_3d(keypoint), None
+    score = np.ones(keypoint.shape[:3], np.float32) if keypoint_score is None else keypoint_score
+    return normalise_2d(keypoint, img_shape or (1080, 1920)), np.asarray(score, np.float32)
+
+
+def normalise_2d(keypoint: Array, img_shape: tuple[int, int]) -> Array:
+    """Pixels to [-1, 1] over the picture's width and height."""
+    height, width = img_shape
+    half = np.array([width / 2, height / 2], np.float32)
+    return (keypoint - half) / half
+
+
+def normalise_3d(keypoint: Array) -> Array:
+    """Centre a 3D sample on its first person's spine and turn it upright and to the front.
+
+    Frames without person 0 are dropped (after the two persons change places if the second is there longer). Joint 1 of
+    person 0 in the first frame becomes the origin; the vector from joint 0 to 1 is turned to z, then the one from
+    joint 4 to 8 to x. Both are joints of ``nturgb+d``.
+    """
+    present = ~np.all(np.isclose(keypoint, 0), axis=(2, 3))  # (M, T)
+    if len(keypoint) == 2 and present[1].sum() > present[0].sum():
+        keypoint, present = keypoint[::-1], present[::-1]
+    if not present[0].any():
+        return keypoint
+    keypoint = keypoint[:, present[0]]
+    known = np.any(keypoint != 0, axis=-1, keepdims=True)
+    keypoint = (keypoint - keypoint[0, 0, 1]) * known
+    for tail, head, axis in ((0, 1, (0, 0, 1)), (4, 8, (1, 0, 0))):
+        rotation = _rotation_between(keypoint[0, 0, head] - keypoint[0, 0, tail], np.array(axis, np.float64))
+        keypoint = keypoint @ rotation.T
+    return keypoint.astype(np.float32)
+
+
+def _rotation_between(source: Array, target: Array) -> Array:
+    """The (3, 3) rotation about ``source x target`` that turns source to target (Rodrigues' formula)."""
+    norms = np.linalg.norm(source) * np.linalg.norm(target)
+    axis = np.cross(source, target)
+    sine = np.linalg.norm(axis)
+    if norms < 1e-12 or np.abs(axis).sum() < 1e-6:
+        return np.eye(3)
+    angle = np.arccos(np.clip(source @ target / norms, -1, 1))
+    x, y, z = axis / sine
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+# --- streams -----------------------------------------------------------------------------------------------------
+
+
+def stream_features(keypoint: Array, keypoint_score: Array | None, settings: ClipSettings) -> Array:
+    """Joints to the stream's features: (M, T, V, dims) and scores (M, T, V) to (M, T, V, C).
+
+    A bone is a joint minus its parent, a motion the difference to the next frame (0 in the last one). A score that
+    comes from two joints or two frames is their mean.
+    """
+    score = None
+    if settings.with_score:
+        score = np.ones(keypoint.shape[:3], np.float32) if keypoint_score is None else keypoint_score
+    if settings.stream.startswith("bone"):
+        parents = list(settings.layout.bone_parents)
+        keypoint = keypoint - keypoint[:, :, parents]
+        score = None if score is None else (score + score[:, :, parents]) / 2
+    if settings.stream.endswith("motion"):
+        motion = np.zeros_like(keypoint)
+        motion[:, :-1] = keypoint[:, 1:] - keypoint[:, :-1]
+        keypoint = motion
+        if score is not None:
+            mean = np.zeros_like(score)
+            mean[:, :-1] = (score[:, 1:] + score[:, :-1]) / 2
+            score = mean
+    return keypoint if score is None else np.concatenate([keypoint, score[..., None]], axis=-1)
+
+
+# --- uniform sampling --------------------------------------------------------------------------------------------
+
+
+def test_frame_inds(num_frames: int, clip_len: int, num_clips: int) -> Array:
+    """Frame indices (num_clips, clip_len) for testing, the same for every call.
+
+    Args:
+        num_frames: T of the sample.
+        clip_len: frames in a clip.
+        num_clips: short samples start each clip a little later, long ones draw each anew.
+    """
+    draw = np.random.RandomState(TEST_SEED)
+    clips = []
+    for clip in range(num_clips):
+        start = clip if num_frames < num_clips else clip * num_frames // num_clips
+        clips.append(_uniform_frame_inds(num_frames, clip_len, start, draw))
+    return np.stack(clips)
+
+
+test_frame_inds.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name
+
+
+def train_frame_inds(num_frames: int, clip_len: int, rng: np.random.Generator) -> Array:
+    """Frame indices (clip_len,) of one random clip for training."""
+    draw = np.random.RandomState(rng.integers(2**32, dtype=np.uint32))
+    return _uniform_frame_inds(num_frames, clip_len, int(rng.integers(num_frames)), draw)
+
+
+def _uniform_frame_inds(num_frames: int, clip_len: int, start: int, draw: np.random.RandomState) -> Array:
+    """PYSKL's uniform sampling: one frame from each of ``clip_len`` equal parts, or all of a short sample, wrapped."""
+    if num_frames < clip_len:
+        return (start + np.arange(clip_len)) % num_frames
+    if num_frames < 2 * clip_len:
+        skips = np.zeros(clip_len + 1, np.int64)
+        skips[draw.choice(clip_len + 1, num_frames - clip_len, replace=False)] = 1
+        return np.arange(clip_len) + np.cumsum(skips)[:-1]
+    borders = np.arange(clip_len + 1) * num_frames // clip_len
+    return borders[:-1] + draw.randint(np.diff(borders))
+
+
+def gather(keypoint: Array, frame_inds: Array, settings: ClipSettings) -> Array:
+    """Take frames and fill the person slots: (M, T, V, C) and (num_clips, clip_len) to (num_clips, M', clip_len, V, C)."""
+    M, _, V, C = keypoint.shape
+    num_clips, clip_len = frame_inds.shape
+    clips = np.zeros((num_clips, settings.num_person, clip_len, V, C), np.float32)
+    used = min(M, settings.num_person)
+    clips[:, :used] = keypoint[:used, frame_inds].swapaxes(0, 1)
+    return clips
+
+
+# --- tracks ------------------------------------------------------------------------------------------------------
+
+
+def tracks_keypoint(tracks: Sequence[Track], num_frames: int) -> tuple[Array, Array | None]:
+    """Tracks on one time axis, as annotation pickles hold persons: zeros where one is not there.
+
+    Args:
+        tracks: M of them, at least one.
+        num_frames: T, of the whole sequence.
+
+    Returns:
+        keypoint (M, T, V, C) and keypoint_score (M, T, V), or None for 3D.
+    """
+    V, C = tracks[0].keypoint.shape[1:]
+    keypoint = np.zeros((len(tracks), num_frames, V, C), np.float32)
+    score = np.zeros(keypoint.shape[:3], np.float32)
+    for m, track in enumerate(tracks):
+        frames = slice(track.start_frame, track.stop_frame)
+        keypoint[m, frames] = track.keypoint
+        if track.keypoint_score is not None:
+            score[m, frames] = track.keypoint_score
+    return keypoint, None if tracks[0].keypoint_score is None else score

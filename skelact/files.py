@@ -1,0 +1,67 @@
+"""A file appears whole at its final path, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from skelact.errors import SkelactError
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space or write elsewhere",
+    errno.EDQUOT: "the disk quota is used up; free some space or write elsewhere",
+    errno.EFBIG: "the file is too large for this disk; write elsewhere",
+    errno.EACCES: "no permission to write there; choose another folder",
+    errno.EPERM: "no permission to write there; choose another folder",
+    errno.EROFS: "that disk is read-only; choose another folder",
+    errno.EEXIST: "a file stands where its folder should be; choose another folder",
+    errno.ENOTDIR: "a file stands where its folder should be; choose another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+}
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Write a file under a temporary name beside the final one, and rename it on success.
+
+    On any exception the temporary file is removed and an older file at ``path`` stays as it was. Missing
+    folders are created. What is no regular file (``/dev/null``, a pipe) is written directly.
+
+    Args:
+        path: the final path.
+
+    Yields:
+        The path to write to: hidden, in the same folder and with the same suffix.
+
+    Raises:
+        SkelactError: the path is a folder, or the system refused to write (disk full, no permission, ...).
+    """
+    path = Path(path)
+    temporary = path.with_name(f".skelact-{uuid.uuid4().hex[:12]}{path.suffix}") if path.name else path
+    try:
+        if path.is_dir():
+            raise SkelactError(f"cannot write {path}: expected a file, found a folder; add a file name")
+        if path.exists() and not path.is_file():
+            yield path
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename and not _is_ours(str(error.filename), path, temporary):
+            raise  # the body failed on another file
+        reason = _ADVICE.get(error.errno or 0) or f"{error.strerror or error}; choose another path"
+        raise SkelactError(f"cannot write {path}: {reason}") from error
+
+
+def _is_ours(filename: str, path: Path, temporary: Path) -> bool:
+    """Whether an error names the file, its temporary name or one of its folders; FFmpeg says file:PATH."""
+    found = Path(filename.removeprefix("file:"))
+    return found in (path, temporary) or found in path.parents

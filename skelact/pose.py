@@ -1,0 +1,167 @@
+"""The pose estimator: any model that ultralytics' ``YOLO()`` takes, as long as it finds 17 COCO keypoints."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skelact.errors import SkelactError
+from skelact.skeleton import COCO
+from skelact.structures import Frame, FramePoses
+from skelact.weights import cache_folder
+from skelact.yolo import load_ultralytics
+
+# Low, because ByteTrack's second stage lives on doubtful detections; the tracker decides who is a person.
+MIN_BBOX_SCORE = 0.1
+MAX_PERSONS = 100
+REMOTE = ("http://", "https://", "rtsp://", "grpc://", "ul://")
+
+
+def choose_device(device: str | None = None) -> str:
+    """``cuda``, ``mps`` or ``cpu``, whichever is there and fastest; a device that is named must be there.
+
+    Raises:
+        SkelactError: the device is unknown or not available.
+    """
+    import torch
+
+    if device is None or device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise SkelactError(
+            f"device {device!r} cannot be used here ({reason}); leave --device out to have one chosen"
+        ) from None
+    return device
+
+
+class PoseModel:
+    """Finds people and their joints in frames.
+
+    Args:
+        name: a file or folder, or the name of a published model, which ultralytics downloads.
+        device: ``cuda``, ``cuda:1``, ``mps``, ``cpu``; None chooses.
+
+    Attributes:
+        provenance: the model's name, the sha256 of its file or folder and the version of ultralytics.
+
+    Raises:
+        SkelactError: it can't be found, loaded safely, or is no 17-keypoint pose model.
+    """
+
+    def __init__(self, name: str | Path, device: str | None = None) -> None:
+        import torch
+
+        ultralytics = load_ultralytics()
+        self.name = str(name)
+        self.device = choose_device(device)
+        threads = torch.get_num_threads()
+        path = _find(self.name)
+        with _told_clearly(self.name):
+            self._yolo = ultralytics.YOLO(path, task="pose")
+            if self._yolo.task != "pose":
+                raise SkelactError(
+                    f"pose model {self.name}: expected a pose model, found one for {self._yolo.task!r}"
+                )
+            found = self._results(np.zeros((64, 64, 3), np.uint8))
+        # Selecting the CPU, ultralytics takes a thread away from torch, for the classifier and training too.
+        torch.set_num_threads(threads)
+        joints = 0 if found.keypoints is None else found.keypoints.data.shape[1]
+        if joints != COCO.num_joints:
+            raise SkelactError(
+                f"pose model {self.name}: expected {COCO.num_joints} COCO keypoints a person, found {joints}; "
+                "take a model trained on COCO's people, such as yolo26n-pose.pt"
+            )
+        self.provenance = {
+            "pose_model": Path(self.name).name,
+            "pose_model_sha256": _sha256(Path(path)),
+            "ultralytics": ultralytics.__version__,
+        }
+
+    def _results(self, image: Any) -> Any:
+        return self._yolo.predict(
+            image, conf=MIN_BBOX_SCORE, max_det=MAX_PERSONS, device=self.device, verbose=False, save=False
+        )[0]
+
+    def detect(self, frame: Frame) -> FramePoses:
+        """Everybody in one frame."""
+        result = self._results(frame.image).cpu().numpy()
+        keypoint = result.keypoints.data.astype(np.float32)
+        return FramePoses(
+            frame_index=frame.index,
+            time_s=frame.time_s,
+            keypoint=keypoint[..., :2],
+            keypoint_score=keypoint[..., 2] if keypoint.shape[-1] == 3 else np.ones(keypoint.shape[:2], np.float32),
+            bbox=result.boxes.xyxy.astype(np.float32),
+            bbox_score=result.boxes.conf.astype(np.float32),
+        )
+
+
+def _find(name: str) -> str:
+    """What to give to ``YOLO()``. Published weights are kept in the cache, not in the working folder."""
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+
+    path = Path(name).expanduser()
+    if path.exists() or name.lower().startswith(REMOTE):
+        return str(path) if path.exists() else name
+    file_name = name if path.suffix else f"{name}.pt"
+    if file_name in GITHUB_ASSETS_NAMES:
+        cached = cache_folder() / file_name
+        if not cached.exists() and "pose" not in file_name:
+            raise SkelactError(f"pose model {name}: expected a pose model, such as yolo26n-pose.pt")
+        return str(cached)
+    raise SkelactError(
+        f"pose model {name}: no such file or folder, and ultralytics publishes none of that name; "
+        "try yolo26n-pose.pt"
+    )
+
+
+@contextlib.contextmanager
+def _told_clearly(name: str) -> Any:
+    """Turn whatever ultralytics raises while loading into one line; its own output goes nowhere."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except SkelactError:
+        raise
+    except (ModuleNotFoundError, ImportError) as error:
+        missing = error.name or str(error)
+        hint = f"pip install 'skelact[{missing}]'" if missing == "openvino" else f"pip install {missing}"
+        raise SkelactError(f"pose model {name}: needs {missing} ({hint})") from error
+    except (ConnectionError, TimeoutError) as error:
+        raise SkelactError(
+            f"pose model {name}: not found here and cannot be downloaded; put the file from "
+            f"https://github.com/ultralytics/assets/releases into {cache_folder()} or give --pose-model a path"
+        ) from error
+    except Exception as error:  # ultralytics and its backends raise nearly anything on a file that is not theirs
+        reason = " ".join(str(error).split())
+        if "outside the supported" in reason:
+            raise SkelactError(
+                f"pose model {name}: refused, nothing was run: it holds more than the layers of a YOLO model"
+            ) from error
+        raise SkelactError(
+            f"pose model {name}: expected a YOLO pose model (.pt, .onnx, .engine, an OpenVINO folder), "
+            f"but it cannot be loaded ({type(error).__name__}: {reason[:160]})"
+        ) from error
+
+
+def _sha256(path: Path) -> str | None:
+    """Of a file, or of the files in a folder in the order of their names; None if it is not on this machine."""
+    if not path.exists():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as opened:
+                for chunk in iter(lambda: opened.read(1 << 20), b""):
+                    digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,142 @@
+"""The plain values that flow between stages. Shapes: T frames, V joints, M persons, C channels, N persons found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file says of itself.
+
+    Attributes:
+        path: where it is.
+        img_shape: (H, W) in pixels, as shown: rotation metadata is already applied.
+        fps: average frames per second.
+        num_frames: the container's claim, only a hint; 0 if it makes none.
+    """
+
+    path: str
+    img_shape: tuple[int, int]
+    fps: float
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded picture: index from 0, presentation time in seconds from the first frame, BGR uint8 (H, W, 3)."""
+
+    index: int
+    time_s: float
+    image: Array
+
+
+@dataclass(frozen=True)
+class FramePoses:
+    """The people that a pose model found in one frame; none (N = 0) is legal.
+
+    Attributes:
+        frame_index: index of the frame, from 0.
+        time_s: seconds from the first frame, by the container's timestamps.
+        keypoint: (N, V, 2) pixels.
+        keypoint_score: (N, V) in [0, 1].
+        bbox: (N, 4) x1, y1, x2, y2 in pixels.
+        bbox_score: (N,) in [0, 1].
+    """
+
+    frame_index: int
+    time_s: float
+    keypoint: Array
+    keypoint_score: Array
+    bbox: Array
+    bbox_score: Array
+
+
+@dataclass(frozen=True)
+class Track:
+    """One person through time, on consecutive frames from ``start_frame``.
+
+    Attributes:
+        track_id: from 1, unique in its video.
+        start_frame: index of the first frame.
+        time_s: (T,) seconds.
+        keypoint: (T, V, C), C = 2 in pixels or 3 in metres; zeros where the person was not seen.
+        keypoint_score: (T, V) in [0, 1], 0 in a gap; None for 3D.
+        bbox: (T, 4) xyxy pixels, zeros in a gap; None where no box is known.
+        bbox_score: (T,) in [0, 1], 0 in a gap and in interpolated frames; None where no box is known.
+    """
+
+    track_id: int
+    start_frame: int
+    time_s: Array
+    keypoint: Array
+    keypoint_score: Array | None
+    bbox: Array | None = None
+    bbox_score: Array | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """T, gaps included."""
+        return len(self.keypoint)
+
+    @property
+    def stop_frame(self) -> int:
+        """One past the last frame."""
+        return self.start_frame + self.num_frames
+
+    @property
+    def present(self) -> Array:
+        """(T,) bool: the frames in which the person has a pose."""
+        return np.any(self.keypoint != 0, axis=(1, 2))
+
+
+@dataclass(frozen=True)
+class PoseSequence:
+    """Everybody in one video, the input of the classifier.
+
+    Attributes:
+        info: of the source.
+        tracks: the persons, the one who matters most first (``tracking.rank_tracks``).
+        num_frames: really decoded.
+        layout: name of the joint layout.
+        time_s: (num_frames,) seconds of every frame.
+        provenance: pose model, its hash, tracker, versions.
+        label: the class index, where one is known.
+    """
+
+    info: VideoInfo
+    tracks: tuple[Track, ...]
+    num_frames: int
+    layout: str
+    time_s: Array
+    provenance: dict[str, Any] = field(default_factory=dict)
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer: who did what, when.
+
+    Attributes:
+        start_s, stop_s: seconds from the first frame.
+        track_ids: of the persons in the clip, by slot.
+        class_name, score: the best class.
+        top_k: (class name, score), best first.
+        scores: (num_classes,) in [0, 1], sum 1, in the order of ``class_names``.
+        class_names: of the classes that were scored.
+    """
+
+    start_s: float
+    stop_s: float
+    track_ids: tuple[int, ...]
+    class_name: str
+    score: float
+    top_k: tuple[tuple[str, float], ...]
+    scores: Array
+    class_names: tuple[str, ...]

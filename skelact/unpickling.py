@@ -1,0 +1,209 @@
+"""Read pickles from strangers without running anything in them.
+
+A pickle is a program; loading it with ``pickle.load`` runs whatever its author wrote. Here only the few constructors
+that numpy arrays, torch tensors and plain containers need may be called. Everything else is refused; but checkpoints
+may hold metadata of classes that are not installed: those become empty stand-ins, nothing of them is imported.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import sys
+import types
+import zipfile
+from collections import Counter, OrderedDict, defaultdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from skelact.errors import SkelactError
+
+
+# What unpickling a file that is no pickle, or half of one, raises.
+MALFORMED = (
+    *(pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError, TypeError, ImportError),
+    *(RuntimeError, MemoryError, OverflowError),
+)
+
+
+class Refused(pickle.UnpicklingError):
+    """A pickle asks for more than data."""
+
+
+def _load_storage(data: bytes) -> Any:
+    """Stands in for ``torch.storage._load_from_bytes``, which would unpickle ``data`` with code and all."""
+    import torch
+
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError):
+        raise Refused("it holds a tensor that is none, but a pickle of its own") from None
+
+
+def _latin1_bytes(text: str, encoding: str = "latin1") -> bytes:
+    """Stands in for ``_codecs.encode``, by which old protocols write bytes."""
+    if encoding not in ("latin1", "latin-1"):
+        raise Refused(f"it wants bytes in encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+_CONTAINERS = {"list": list, "dict": dict, "set": set, "frozenset": frozenset, "tuple": tuple, "complex": complex}
+_NUMPY_MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
+_NUMPY_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
+_TORCH_REBUILD = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
+
+
+def _allowed(module: str, name: str) -> Any:
+    """What a pickle may call by this name, or None."""
+    if module in ("builtins", "__builtin__"):
+        return {**_CONTAINERS, "bytearray": bytearray}.get(name)
+    if module == "collections":
+        return {"OrderedDict": OrderedDict, "defaultdict": defaultdict, "Counter": Counter}.get(name)
+    if module == "_codecs" and name == "encode":
+        return _latin1_bytes
+    if module in _NUMPY_MODULES:
+        if name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        if name in ("_reconstruct", "scalar"):
+            from numpy.core import multiarray
+
+            return getattr(multiarray, name)
+    if module in _NUMPY_NUMERIC and name == "_frombuffer":
+        return _array_from_buffer
+    if module == "torch.storage" and name == "_load_from_bytes":
+        return _load_storage
+    if module == "torch._utils" and name in _TORCH_REBUILD:
+        import torch
+
+        return getattr(torch._utils, name)
+    return None
+
+
+def _array_from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> Any:
+    """Stands in for numpy's protocol-5 constructor."""
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Arrays, tensors and plain containers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = _allowed(module, name)
+        if found is None:
+            raise Refused(f"it wants to call {module}.{name}")
+        return found
+
+
+def load_pickle(path: str | Path) -> Any:
+    """Load a pickle of numpy arrays, torch tensors and plain containers, of any protocol and of Python 2 too.
+
+    Raises:
+        SkelactError: it is missing, truncated, no pickle, or holds anything else; nothing of it was run.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            return restricted_load(file)
+    except FileNotFoundError:
+        raise SkelactError(f"{path}: no such file") from None
+    except OSError as error:
+        raise SkelactError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except Refused as error:
+        raise SkelactError(f"{path}: refused, nothing was run: expected arrays and plain containers, but {error}") from None
+    except MALFORMED as error:
+        raise SkelactError(
+            f"{path}: expected a pickle, found another or a damaged file ({type(error).__name__}: {error})"
+        ) from None
+
+
+def restricted_load(file: BinaryIO) -> Any:
+    """``load_pickle`` for an open file; raises whatever ``pickle`` raises."""
+    # latin1 turns the byte strings of Python 2 into arrays' data and into str alike.
+    return _Unpickler(file, encoding="latin1").load()
+
+
+# --- checkpoints -------------------------------------------------------------------------------------------------
+
+# Parts of the standard library and of numpy that turn up in honest metadata. They get stand-ins like all the rest.
+_HARMLESS = re.compile(
+    r"(datetime|pathlib|decimal|fractions|uuid)\.\w+|argparse\.Namespace|types\.SimpleNamespace"
+    r"|(copyreg|copy_reg)\._reconstructor|(builtins|__builtin__)\.(object|slice|range)|numpy\.dtypes\.\w+"
+)
+
+
+class _CheckpointUnpickler(_Unpickler):
+    """As above, and what torch's own files need; objects of unknown classes become stand-ins."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = _allowed(module, name)
+        full_name = f"{module}.{name}"
+        if found is not None:
+            return found
+        if module == "torch":
+            import torch
+
+            plain = getattr(torch, name, None)
+            if isinstance(plain, torch.dtype) or name in ("Size", "device"):
+                return plain
+        # Torch, numpy and the standard library hold functions worth attacking: a file that names one is hostile or,
+        # where it names modules of torch.nn, no state dict.
+        if _HARMLESS.fullmatch(full_name) or module.partition(".")[0] not in {
+            *sys.stdlib_module_names,
+            *("torch", "numpy", "__builtin__"),
+        }:
+            return type("StandIn", (_StandIn,), {"__doc__": f"Stands for {full_name}."})
+        raise Refused(f"it wants to call {full_name}")
+
+
+class _StandIn:
+    """Takes the place of an object whose class is not to be run; swallows whatever it is built from."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _StandIn:
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+    def append(self, item: Any) -> None:
+        """For classes derived from list."""
+
+    extend = append
+
+
+def load_torch(path: Path) -> Any:
+    """Load what ``torch.save`` wrote (today's zip or the older format), without running anything in it.
+
+    Torch's own ``weights_only`` loader can't skip objects of unknown classes; torch with our unpickler can.
+
+    Raises:
+        SkelactError: the file is no checkpoint, is damaged, or asks for more than weights and plain metadata.
+    """
+    import torch
+
+    if zipfile.is_zipfile(path) and any(n.endswith("/constants.pkl") for n in zipfile.ZipFile(path).namelist()):
+        raise SkelactError(f"{path}: expected a checkpoint with a state dict, found a TorchScript program")
+    restricted = types.ModuleType("restricted_pickle")
+    restricted.__dict__.update(Unpickler=_CheckpointUnpickler, load=_load_checkpoint_pickle)
+    try:
+        return torch.load(path, map_location="cpu", pickle_module=restricted, weights_only=False)
+    except Refused as error:
+        raise SkelactError(
+            f"{path}: refused, nothing was run: expected weights and plain metadata, but {error}; "
+            "if you trust its author, let them save the state dict alone"
+        ) from None
+    except OSError as error:
+        raise SkelactError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except MALFORMED:
+        raise SkelactError(
+            f"{path}: expected a checkpoint of skelact, mmaction2 or PYSKL, found another or a damaged file"
+        ) from None
+
+
+def _load_checkpoint_pickle(file: BinaryIO, **options: Any) -> Any:
+    return _CheckpointUnpickler(file, **options).load()

@@ -1,0 +1,112 @@
+"""Predictions as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skelact.files import atomic_path
+from skelact.pipeline import PredictionSet, SourceResult
+
+SCHEMA_VERSION = 1
+CSV_FIELDS = ("source", "start_s", "stop_s", "track_ids", "rank", "class_name", "score", "error")
+
+
+def to_json(predictions: PredictionSet, command: list[str] | None = None) -> dict[str, Any]:
+    """Everything that a run found out, in JSON types.
+
+    Args:
+        predictions: of ``pipeline.predict``.
+        command: the command line, for the record.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": command or [],
+        "versions": predictions.versions,
+        "settings": predictions.settings,
+        "models": predictions.models,
+        "class_names": list(predictions.class_names),
+        "results": [_result(result) for result in predictions.results],
+    }
+
+
+def _result(result: SourceResult) -> dict[str, Any]:
+    content: dict[str, Any] = {"source": result.source, "error": result.error, "warnings": list(result.warnings)}
+    sequence = result.sequence
+    if sequence is None:
+        return content
+    content["video"] = {
+        "height": sequence.info.img_shape[0],
+        "width": sequence.info.img_shape[1],
+        "fps": sequence.info.fps,
+        "num_frames": sequence.num_frames,
+    }
+    content["poses"] = {"layout": sequence.layout, **sequence.provenance}
+    content["tracks"] = [
+        {
+            "track_id": track.track_id,
+            "start_frame": track.start_frame,
+            "stop_frame": track.stop_frame,
+            "start_s": float(track.time_s[0]),
+            "stop_s": float(track.time_s[-1]),
+            "num_frames_seen": int(track.present.sum()),
+            "score": _mean_score(track.keypoint_score, track.present),
+        }
+        for track in sequence.tracks
+    ]
+    content["predictions"] = [
+        {
+            "start_s": prediction.start_s,
+            "stop_s": prediction.stop_s,
+            "track_ids": list(prediction.track_ids),
+            "class_name": prediction.class_name,
+            "score": prediction.score,
+            "top_k": [{"class_name": name, "score": score} for name, score in prediction.top_k],
+            "scores": [float(score) for score in prediction.scores],
+        }
+        for prediction in result.predictions
+    ]
+    return content
+
+
+def _mean_score(keypoint_score: Any, present: Any) -> float | None:
+    """Mean keypoint score over the frames in which a person is seen; None for 3D."""
+    if keypoint_score is None or not np.any(present):
+        return None
+    return float(keypoint_score[present].mean())
+
+
+def to_csv(predictions: PredictionSet) -> str:
+    """One row for each of the top classes of each prediction; one with the error for each source that failed."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(CSV_FIELDS)
+    for result in predictions.results:
+        if result.error is not None:
+            rows.writerow((result.source, "", "", "", "", "", "", result.error))
+        for prediction in result.predictions:
+            times = f"{prediction.start_s:.3f}", f"{prediction.stop_s:.3f}"
+            ids = " ".join(map(str, prediction.track_ids))
+            for rank, (name, score) in enumerate(prediction.top_k, start=1):
+                rows.writerow((result.source, *times, ids, rank, name, f"{score:.6f}", ""))
+    return text.getvalue()
+
+
+def write_text(text: str, path: str) -> None:
+    """To a file, all or nothing, or to stdout for ``-``."""
+    if path == "-":
+        sys.stdout.write(text)
+        return
+    with atomic_path(Path(path)) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(content: dict[str, Any], path: str) -> None:
+    """Indented, to a file or stdout."""
+    write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)
