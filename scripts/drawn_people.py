@@ -26,20 +26,20 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import cv2
 import numpy as np
 
 JOINTS = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
-    "right_ankle",
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee",
+    "right_knee", "left_ankle", "right_ankle",
 )  # fmt: skip
 JOINT = {name: index for index, name in enumerate(JOINTS)}
 MIRRORED_JOINTS = [0, *(i + 1 if i % 2 else i - 1 for i in range(1, len(JOINTS)))]
@@ -103,11 +103,19 @@ STAND = Pose()
 
 
 def blend(first: Pose, second: Pose, weight: float) -> Pose:
-    """`first` at weight 0, `second` at weight 1, in between or beyond otherwise."""
-    *a, _ = astuple(first)
-    *b, anchor = astuple(second)
-    mix = [np.add(np.multiply(p, 1 - weight), np.multiply(q, weight)) for p, q in zip(a, b, strict=True)]
-    return Pose(*(Limb(*m.tolist()) if m.ndim else float(m) for m in mix), anchor=anchor)
+    """`first` at weight 0, `second` at weight 1, in between or beyond otherwise; `second`'s anchor."""
+
+    def mix(a: float, b: float) -> float:
+        return a + weight * (b - a)
+
+    mixed: dict[str, Any] = {}
+    for f in fields(Pose):
+        a, b = getattr(first, f.name), getattr(second, f.name)
+        if isinstance(a, Limb):
+            mixed[f.name] = Limb(*map(mix, a, b))
+        elif f.name != "anchor":
+            mixed[f.name] = mix(a, b)
+    return replace(second, **mixed)
 
 
 def smooth(t: float, start: float, stop: float) -> float:
@@ -130,7 +138,7 @@ def keyframes(*keys: tuple[float, Pose], loop: bool = True) -> Motion:
     return pose
 
 
-def both(arm: Limb = ARM, leg: Limb = LEG, **angles: float) -> Pose:
+def both(arm: Limb = ARM, leg: Limb = LEG, **angles: Any) -> Pose:
     """A pose with the same arm and leg on both sides."""
     return Pose(arm, arm, leg, leg, **angles)
 
@@ -294,7 +302,7 @@ class Pair(NamedTuple):
     distance: float
 
 
-GRASP = replace(STAND, right_arm=Limb(28, 4, 78, 0), lean=4)
+STEP = replace(STAND, left_leg=Limb(-9, 4, -14, 2), right_leg=Limb(12, 4, 4, 2))
 SHAKE_UP, SHAKE_DOWN = Limb(30, 4, 86, 0), Limb(26, 4, 70, 0)
 
 
@@ -302,7 +310,7 @@ def shake_hands(t: float) -> Pose:
     t %= 3.6
     up = 0.5 + 0.5 * math.sin(2 * math.pi * 1.7 * t)
     arm = Limb(*(up * np.array(SHAKE_UP) + (1 - up) * np.array(SHAKE_DOWN)).tolist())
-    return blend(STAND, replace(GRASP, right_arm=arm), smooth(t, 0.2, 0.8) - smooth(t, 2.8, 3.4))
+    return blend(STEP, replace(STEP, right_arm=arm, lean=4), smooth(t, 0.2, 0.8) - smooth(t, 2.8, 3.4))
 
 
 EMBRACE = Pose(Limb(58, 30, 80, -68), Limb(75, 30, 105, -62), lean=6, nod=8)
@@ -352,9 +360,9 @@ SHOES = [(40, 36, 34), (225, 225, 225), (50, 60, 110), (60, 40, 160)]
 class Figure:
     """One person's proportions, in shares of the body height, and looks; colours are BGR."""
 
-    shin: float = 0.238
-    thigh: float = 0.242
-    trunk: float = 0.285  # hips to shoulders
+    shin: float = 0.236
+    thigh: float = 0.228
+    trunk: float = 0.298  # hips to shoulders
     head: float = 1.0  # relative size
     upper_arm: float = 0.165
     forearm: float = 0.145
@@ -380,9 +388,9 @@ class Figure:
 
         vary = rng.uniform(0.95, 1.05, 7)
         return cls(
-            shin=0.238 * vary[0],
-            thigh=0.242 * vary[1],
-            trunk=0.285 * vary[2],
+            shin=0.236 * vary[0],
+            thigh=0.228 * vary[1],
+            trunk=0.298 * vary[2],
             head=rng.uniform(0.94, 1.1),
             upper_arm=0.165 * vary[3],
             forearm=0.145 * vary[4],
@@ -434,7 +442,7 @@ class Body:
     root: np.ndarray  # (3,) place on the ground
 
 
-def pose_body(figure: Figure, pose: Pose, yaw: float = 0.0, pitch: float = 8.0) -> Body:
+def pose_body(figure: Figure, pose: Pose, yaw: float = 0.0, pitch: float = 4.0) -> Body:
     """Forward kinematics.
 
     Args:
@@ -447,7 +455,7 @@ def pose_body(figure: Figure, pose: Pose, yaw: float = 0.0, pitch: float = 8.0) 
     trunk = rotation("z", -pose.sway) @ rotation("x", pose.lean) @ rotation("y", pose.twist)
     head = trunk @ rotation("y", pose.look) @ rotation("x", pose.nod)
     collar = trunk[:, 1] * figure.trunk
-    skull = collar + 0.045 * trunk[:, 1] + 0.065 * figure.head * head[:, 1] + 0.012 * head[:, 2]
+    skull = collar + 0.05 * trunk[:, 1] + 0.065 * figure.head * head[:, 1] + 0.012 * head[:, 2]
     toe = np.zeros((2, 3))
 
     def put(name: str, point: np.ndarray) -> np.ndarray:
@@ -509,11 +517,19 @@ class Part(NamedTuple):
 
     depth: float
     blobs: list[Blob]
+    light: float = 1.0
 
 
-def arm_part(body: Body, name: str) -> Part:
+def light_on(body: Body, side: str) -> float:
+    """Arms and legs on the far side of somebody seen from the side are darker."""
+    other = {"left": "right", "right": "left"}[side]
+    here, there = (body.joint[JOINT[f"{name}_shoulder"], 2] for name in (side, other))
+    return 0.82 if here < there - 0.1 else 1.0
+
+
+def arm_part(body: Body, side: str) -> Part:
     figure, g = body.figure, body.figure.girth
-    shoulder, elbow, wrist = (body.joint[JOINT[f"{name}_{j}"]] for j in ("shoulder", "elbow", "wrist"))
+    shoulder, elbow, wrist = (body.joint[JOINT[f"{side}_{j}"]] for j in ("shoulder", "elbow", "wrist"))
     fingers = wrist + (wrist - elbow) / figure.forearm * 0.055
     cuff = shoulder + 0.62 * (elbow - shoulder)
     forearm = figure.shirt if figure.long_sleeves else figure.skin
@@ -523,13 +539,13 @@ def arm_part(body: Body, name: str) -> Part:
         Blob(np.stack([shoulder, elbow]), (0.034 * g, 0.026 * g), forearm),
         Blob(np.stack([shoulder, cuff]), (0.037 * g, 0.033 * g), figure.shirt),
     ]
-    return Part((elbow[2] + wrist[2]) / 2 + 0.06, blobs)
+    return Part((elbow[2] + wrist[2]) / 2 + 0.06, blobs, light_on(body, side))
 
 
-def leg_part(body: Body, name: str) -> Part:
+def leg_part(body: Body, side: str) -> Part:
     figure, g = body.figure, body.figure.girth
-    hip, knee, ankle = (body.joint[JOINT[f"{name}_{j}"]] for j in ("hip", "knee", "ankle"))
-    toe = body.toe[0 if name == "left" else 1]
+    hip, knee, ankle = (body.joint[JOINT[f"{side}_{j}"]] for j in ("hip", "knee", "ankle"))
+    toe = body.toe[0 if side == "left" else 1]
     sole = ankle + (ankle - knee) / figure.shin * 0.02
     hem = knee + 0.1 * (hip - knee)
     shin = figure.skin if figure.shorts else figure.trousers
@@ -539,7 +555,7 @@ def leg_part(body: Body, name: str) -> Part:
         Blob(np.stack([hip, knee]), (0.054 * g, 0.037 * g), shin),
         Blob(np.stack([hip, hem]), (0.058 * g, 0.043 * g), figure.trousers),
     ]
-    return Part((knee[2] + ankle[2]) / 2, blobs)
+    return Part((knee[2] + ankle[2]) / 2 - 0.06, blobs, light_on(body, side))
 
 
 def trunk_part(body: Body) -> Part:
@@ -549,10 +565,12 @@ def trunk_part(body: Body) -> Part:
     collar, pelvis = shoulders.mean(0), hips.mean(0)
     spine = collar - pelvis
     chest, waist = collar - 0.3 * spine, pelvis + 0.4 * spine
-    shirt = np.stack([*shoulders, chest, waist, *(hips + 0.1 * spine)])
+    neckline = collar + 0.02 * body.trunk[:, 1]
+    shirt = np.stack([*shoulders, neckline, chest, waist, *(hips + 0.22 * spine)])
+    seat = pelvis + body.trunk @ (0, -0.02, -0.022)
     blobs = [
-        Blob(hips, (0.058 * g, 0.058 * g), figure.trousers),
-        Blob(shirt, [r * g for r in (0.034, 0.034, 0.078, 0.072, 0.056, 0.056)], figure.shirt),
+        Blob(np.stack([*hips, *(hips + 0.15 * spine), seat]), [0.056 * g] * 5, figure.trousers),
+        Blob(shirt, [r * g for r in (0.034, 0.034, 0.03, 0.076, 0.07, 0.055, 0.055)], figure.shirt),
     ]
     return Part((collar[2] + pelvis[2]) / 2 + 0.05, blobs)
 
@@ -593,7 +611,12 @@ def head_part(body: Body) -> Part:
         left, right = ((side * 0.016, -0.036, 0.046, 0.004) for side in (1, -1))
         face.append(blob((70, 70, 150), left, (0, -0.04, 0.054, 0.0045), right))
     facing = body.head[2, 2] > -0.1
-    return Part(body.skull[2] + 0.05, [*hair, neck, *face] if facing else [neck, *face, *hair])
+    # Seen from behind, the collar covers the neck.
+    return (
+        Part(body.skull[2] + 0.06, [*hair, neck, *face])
+        if facing
+        else Part(body.skull[2] + 0.04, [neck, *face, *hair])
+    )
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -604,10 +627,10 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 24, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
 SUBPIXEL_BITS = 4
-# A blob is filled three times, smaller, lighter and further to the upper left each time. Such roundness matters:
-# with it a real YOLO finds people who crouch or lie in 80 to 95 % of frames, with flat colours in 45 to 60 %.
+# A blob is filled three times, smaller, lighter and further to the upper left each time. Roundness matters: a
+# real YOLO finds people who crouch or lie in 80 to 95 % of frames with it, in 45 to 60 % with flat colours.
 LAYERS = ((1.0, 0.88), (0.8, 1.0), (0.5, 1.12))
-OUTLINE, FAR_SIDE = 0.6, 0.85  # how dark
+OUTLINE = 0.6
 
 
 def draw_body(
@@ -631,27 +654,26 @@ def draw_body(
     def hull(blob: Blob, size: float = 1.0) -> np.ndarray:
         radius = scale * np.array(blob.radius)[:, None]
         centre = pixels(blob.centre) - 0.6 * (1 - size) * radius
-        return cv2.convexHull((centre[:, None] + CIRCLE * size * radius[:, None]).reshape(-1, 2).astype("f4"))
+        discs = centre[:, None] + (size * radius)[..., None] * CIRCLE
+        return cv2.convexHull((discs.reshape(-1, 2) * 2**SUBPIXEL_BITS).round().astype(np.int32))
 
-    def fixed(outline: np.ndarray) -> np.ndarray:
-        return (outline * 2**SUBPIXEL_BITS).round().astype(np.int32)
-
-    trunk = trunk_part(body)
-    parts = [trunk, head_part(body)]
+    parts = [trunk_part(body), head_part(body)]
     parts += [part(body, side) for part in (arm_part, leg_part) for side in ("left", "right")]
     thickness = max(1, round(scale * 0.006))
     drawn = []
     for part in sorted(parts, key=lambda part: part.depth):
-        light = FAR_SIDE if part.depth < trunk.depth - 0.08 else 1.0
-        for blob in part.blobs:
-            drawn.append(hull(blob)[:, 0])
+        hulls = [hull(blob) for blob in part.blobs]
+        drawn += hulls
+        for blob, edge in zip(part.blobs, hulls, strict=True):
             colour = shade(blob.colour, OUTLINE)
-            cv2.polylines(image, [fixed(hull(blob))], True, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
-        for blob in part.blobs:
-            for size, tone in LAYERS:
-                colour = shade(blob.colour, tone * light)
-                cv2.fillConvexPoly(image, fixed(hull(blob, size)), colour, cv2.LINE_AA, SUBPIXEL_BITS)
-    outer = np.concatenate(drawn)
+            cv2.polylines(image, [edge], True, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+        for blob, edge in zip(part.blobs, hulls, strict=True):
+            is_detail = max(blob.radius) < 0.012  # of the face
+            for size, tone in [(1.0, 1.0)] if is_detail else LAYERS:
+                inner = edge if size == 1 else hull(blob, size)
+                colour = shade(blob.colour, tone * part.light)
+                cv2.fillConvexPoly(image, inner, colour, cv2.LINE_AA, SUBPIXEL_BITS)
+    outer = np.concatenate(drawn)[:, 0] / 2**SUBPIXEL_BITS
     return pixels(body.joint), np.concatenate([outer.min(0), outer.max(0)])
 
 
@@ -783,7 +805,7 @@ class Scene:
     background: str = "room"
     seed: int = 0
     noise: float = 0.0
-    pitch: float = 8.0
+    pitch: float = 4.0
 
 
 CAMERA_DISTANCE = 7.0  # body heights; people who come nearer grow
@@ -823,7 +845,7 @@ def render(
         yield frame, keypoint, bbox
 
 
-def scene_of(motion: str, people: int = 1, seed: int = 0, **changes: float | bool) -> Scene:
+def scene_of(motion: str, people: int = 1, seed: int = 0, **changes: Any) -> Scene:
     """People side by side who all do `motion`, or one pair of them for a motion of two.
 
     Args:
@@ -846,7 +868,7 @@ def scene_of(motion: str, people: int = 1, seed: int = 0, **changes: float | boo
     return Scene(tuple(persons), background, seed)
 
 
-def pair(motion: str, rng: np.random.Generator, **changes: float | bool) -> tuple[Person, Person]:
+def pair(motion: str, rng: np.random.Generator, **changes: Any) -> tuple[Person, Person]:
     """Two people who face each other and do a motion of `PAIR_MOTIONS`."""
     first, second, distance = PAIR_MOTIONS[motion]
     left = Person(first, shift=-distance / 2, yaw=90, figure=Figure.random(rng))
@@ -918,7 +940,11 @@ def random_scene(seed: int, max_people: int = 4) -> Scene:
     rng = np.random.default_rng(seed)
     people: list[Person] = []
     for _ in range(rng.integers(1, max_people + 1)):
-        common = {"x": rng.uniform(0.1, 0.9), "y": rng.uniform(0.75, 1.1), "height": rng.uniform(0.25, 1.0)}
+        common: dict[str, Any] = {
+            "x": rng.uniform(0.1, 0.9),
+            "y": rng.uniform(0.75, 1.1),
+            "height": rng.uniform(0.25, 1.0),
+        }
         common |= {"speed": rng.uniform(0.8, 1.25), "vigour": rng.uniform(0.85, 1.15)}
         common |= {"mirror": bool(rng.random() < 0.5), "offset_s": rng.uniform(0, 3)}
         if rng.random() < 0.15:
@@ -1126,7 +1152,7 @@ def measure(
     detection, error = [], []
     for frame, keypoint, bbox in render(scene, num_frames, fps, size):
         found, found_bbox, found_score = poses(frame)
-        inside = ((keypoint >= 0) & (keypoint < size)).all(-1)
+        inside = np.all((keypoint >= 0) & (keypoint < np.array(size)), axis=-1)
         overlap = box_overlap(np.clip(bbox, 0, [*size, *size]), found_bbox)
         for n in np.flatnonzero(inside.mean(1) > 0.5):
             best = int(overlap[n].argmax()) if len(found) else -1
@@ -1146,7 +1172,10 @@ def print_agreement(path: str | Path, scenes: dict[str, Scene], size: tuple[int,
     rows = {name: measure(scene, poses, size=size) for name, scene in scenes.items()}
     for name, row in rows.items():
         print(f"{name:18s}{row}")
-    total = Agreement(*(np.concatenate(part) for part in zip(*map(astuple, rows.values()), strict=True)))
+    total = Agreement(
+        np.concatenate([row.detection for row in rows.values()]),
+        np.concatenate([row.error for row in rows.values()]),
+    )
     print(f"{'all':18s}{total}")
     for name, share in zip(JOINTS, np.nanmean(total.error, axis=0), strict=True):
         print(f"  {name:16s}{share:.2%}")
@@ -1197,7 +1226,8 @@ def main() -> None:
     if args.out:
         if len(scenes) != 1:
             parser.error("--out needs --motion or --story")
-        joints = save_video(args.out, *scenes.values(), args.seconds, args.fps, (width, height))
+        (scene,) = scenes.values()
+        joints = save_video(args.out, scene, args.seconds, args.fps, (width, height))
         if args.joints:
             save_joints(args.joints, joints, args.fps, (width, height))
     if args.pose_model:

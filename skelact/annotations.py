@@ -58,8 +58,13 @@ def load_annotations(path: str | Path) -> AnnotationSet:
     samples = content
     if isinstance(content, Mapping):
         samples = content.get("annotations")
-        split = {str(name): tuple(map(str, names)) for name, names in (content.get("split") or {}).items()}
-        class_names = tuple(map(str, content.get("class_names") or ())) or None
+        try:
+            split = {str(name): tuple(map(str, names)) for name, names in content.get("split", {}).items()}
+            class_names = tuple(map(str, content.get("class_names") or ())) or None
+        except (AttributeError, TypeError, ValueError) as error:
+            raise SkelactError(
+                f'{path}: expected "split" as {{name: [frame_dir, ...]}} and "class_names" as a list, found {error}'
+            ) from None
     if not isinstance(samples, list) or not all(isinstance(sample, Mapping) for sample in samples):
         found = f"a dict with {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
         raise SkelactError(
@@ -90,19 +95,26 @@ def _read(path: str | Path, index: int, sample: Mapping[str, Any]) -> Annotation
     if score is not None:
         if not isinstance(score, np.ndarray) or score.shape != keypoint.shape[:3]:
             raise wrong("keypoint_score", f"shape {keypoint.shape[:3]}", getattr(score, "shape", type(score).__name__))
+        if score.dtype.kind not in "fiu" or not np.isfinite(score).all():
+            raise wrong("keypoint_score", "finite numbers", f"{score.dtype}, NaN or infinity")
         score = score.astype(np.float32)
     img_shape = sample.get("img_shape", sample.get("original_shape"))
     if img_shape is not None:
-        img_shape = tuple(int(side) for side in np.ravel(img_shape))
-        if len(img_shape) != 2 or min(img_shape) <= 0:
-            raise wrong("img_shape", "(height, width)", sample.get("img_shape"))
+        sides = np.ravel(img_shape)
+        if len(sides) != 2 or sides.dtype.kind not in "fiu" or not (np.isfinite(sides) & (sides > 0)).all():
+            raise wrong("img_shape", "(height, width)", img_shape)
+        img_shape = tuple(int(side) for side in sides)
     label = sample.get("label")
+    if label is not None:
+        if np.size(label) != 1 or np.asarray(label).dtype.kind not in "iu":
+            raise wrong("label", "a class index", repr(label))
+        label = int(np.ravel(label)[0])
     known = {"frame_dir", "keypoint", "keypoint_score", "img_shape", "label"}
     return Annotation(
         frame_dir=name,
         keypoint=keypoint,
         keypoint_score=score,
         img_shape=img_shape,
-        label=None if label is None else int(label),
+        label=label,
         extra={str(key): value for key, value in sample.items() if key not in known},
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from skelact.clips import STREAMS, ClipSettings
@@ -73,8 +73,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     }
     metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "settings": json.dumps(settings)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state_dict.items()}
+    # Not save_file, which makes a temporary file of its own and moves it, even over a device.
+    content = save(tensors, metadata)
     with atomic_path(Path(path)) as part:
-        save_file(tensors, part, metadata)
+        part.write_bytes(content)
 
 
 def load_checkpoint(
@@ -105,7 +107,10 @@ def load_checkpoint(
             raise SkelactError(f"{path}: was trained on stream {clips.stream!r}, cannot be used on {stream!r}")
         if layout:
             clips = replace(clips, layout=_checked_layout(path, layout, checkpoint.model.num_joints))
-        checkpoint = replace(checkpoint, clips=clips)
+        model = checkpoint.model
+        if strides:
+            model = replace(model, strides=_checked_strides(path, strides, len(model.channels)))
+        checkpoint = replace(checkpoint, clips=clips, model=model)
     else:
         checkpoint = _from_foreign(path, stream, layout, strides)
     if class_names:
@@ -117,7 +122,7 @@ def load_checkpoint(
         )
     try:
         checkpoint.build()
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, IndexError) as error:  # the last two from damaged settings
         raise SkelactError(f"{path}: expected ST-GCN++ weights, found others: {_first_line(error)}") from None
     return checkpoint
 
@@ -127,8 +132,11 @@ def load_checkpoint(
 
 def _is_safetensors(path: Path) -> bool:
     """Safetensors start with the length of their JSON header (8 bytes, little endian) and the header's brace."""
-    with path.open("rb") as file:
-        start = file.read(9)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise SkelactError(f"{path}: cannot be read ({error.strerror or error})") from None
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
@@ -154,7 +162,7 @@ def _load_own(path: Path) -> Checkpoint:
             provenance=settings["provenance"],
             metrics=settings["metrics"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SkelactError(
             f"{path}: expected a skelact checkpoint of version {FORMAT_VERSION}, found version "
             f"{metadata.get('format_version')} with unreadable settings ({error}); update skelact"
@@ -213,7 +221,7 @@ def _state_dict_of(path: Path, content: Any) -> dict[str, Tensor]:
     weights = {
         key[len(prefix) :].replace("cls_head.fc_cls.", "cls_head.fc."): value
         for key, value in content.items()
-        if str(key).startswith(prefix) and isinstance(value, Tensor)
+        if isinstance(key, str) and key.startswith(prefix) and isinstance(value, Tensor)
     }
     return {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
 
@@ -229,19 +237,23 @@ def _model_settings(path: Path, state_dict: Mapping[str, Tensor], strides: tuple
         num_classes = len(state_dict["cls_head.fc.weight"])
         in_channels = state_dict["backbone.gcn.0.gcn.conv.weight"].shape[1]
         num_joints = state_dict["backbone.gcn.0.gcn.A"].shape[-1]
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError) as error:
         raise SkelactError(f"{path}: expected ST-GCN++ weights, found none for {error}") from None
     if strides is None:
         doubled = (i > 0 and channels[i] == 2 * channels[i - 1] for i in range(depth))
         strides = tuple(2 if double else 1 for double in doubled)
-    elif len(strides) != depth:
+    return ModelSettings(in_channels, num_joints, num_classes, channels, _checked_strides(path, strides, depth))
+
+
+def _checked_strides(path: Path, strides: tuple[int, ...], depth: int) -> tuple[int, ...]:
+    if len(strides) != depth:
         raise SkelactError(f"{path}: expected {depth} strides, one a block, found {len(strides)}")
-    return ModelSettings(in_channels, num_joints, num_classes, channels, strides)
+    return strides
 
 
 def _stream_of(path: Path, meta: Mapping[str, Any]) -> str:
     """The stream of a foreign checkpoint: mmengine's config text, else the file's name, else joint with a warning."""
-    config = str(meta.get("cfg") or meta.get("config") or "")
+    config = str(meta.get("cfg", meta.get("config", "")))
     code = re.search(r"feats\s*=\s*\[\s*['\"](\w+)['\"]\s*\]", config)
     if code and code[1] in STREAM_CODES:
         return STREAM_CODES[code[1]]
@@ -262,11 +274,11 @@ def _class_names_of(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
     """mmengine keeps class names under ``dataset_meta``, as a dict or as its text."""
     for source in (meta.get("dataset_meta"), meta):
         if isinstance(source, str):
-            with contextlib.suppress(ValueError, SyntaxError):
+            with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
                 source = ast.literal_eval(source)
         if isinstance(source, Mapping):
-            names = next((source[key] for key in ("CLASSES", "classes") if source.get(key)), None)
-            if isinstance(names, list | tuple):
+            names = next((source[key] for key in ("CLASSES", "classes") if key in source), None)
+            if isinstance(names, list | tuple) and names:
                 return tuple(str(name) for name in names)
     return None
 

@@ -17,11 +17,13 @@ from skelact.annotations import PICKLE_SUFFIXES, Annotation, load_annotations
 from skelact.checkpoint import Checkpoint, load_checkpoint
 from skelact.clips import ClipSettings, prepare_clips, tracks_keypoint
 from skelact.errors import SkelactError
+from skelact.linking import clothes_colour
 from skelact.model import count_operations, count_parameters
+from skelact.persons import main_persons, rank_tracks
 from skelact.pose import PoseModel, choose_device
 from skelact.skeleton import COCO, Layout, layout_of_joints
 from skelact.structures import Array, FramePoses, PoseSequence, Prediction, Track, VideoInfo
-from skelact.tracking import DEFAULT_TRACKER, Tracker, build_tracks, main_persons, rank_tracks
+from skelact.tracking import DEFAULT_TRACKER, Tracker, build_tracks
 from skelact.video import find_videos, probe_video, read_frames
 from skelact.weights import PublishedModel, resolve
 
@@ -50,7 +52,7 @@ def estimate_poses(
         progress: draw a bar on stderr, if that is a terminal.
 
     Returns:
-        The sequence, its tracks ranked by ``tracking.rank_tracks``; with none where nobody is there.
+        The sequence, its tracks ranked by ``persons.rank_tracks``; with none where nobody is there.
 
     Raises:
         SkelactError: the file is missing, no video, or nothing of it can be decoded.
@@ -59,14 +61,16 @@ def estimate_poses(
     following = Tracker(tracker, info.fps)
     frames: list[FramePoses] = []
     ids: list[Array] = []
+    colours: list[Array] = []
     with tqdm(
         desc=Path(source).name, total=info.num_frames or None, unit=" frames", disable=None if progress else True
     ) as bar:
         for frame in read_frames(source):
             frames.append(pose_model.detect(frame))
             ids.append(following.update(frames[-1], frame.image))
+            colours.append(clothes_colour(frame.image, frames[-1].keypoint))
             bar.update()
-    tracks = build_tracks(frames, ids, info.fps)
+    tracks = build_tracks(frames, ids, info.fps, colours)
     return PoseSequence(
         info=info,
         tracks=rank_tracks(tracks, info.img_shape, len(frames)),

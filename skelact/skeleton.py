@@ -202,6 +202,6 @@ def load_layout(name_or_path: str | Path) -> Layout:
         raise SkelactError(f"layout {str(path)!r}: neither a file nor one of {', '.join(LAYOUTS)}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SkelactError(f"layout {path}: expected a JSON file, found {error}") from None
     return Layout.from_dict({"name": path.stem, **values} if isinstance(values, Mapping) else values)

@@ -102,7 +102,7 @@ class PoseSequence:
 
     Attributes:
         info: of the source.
-        tracks: the persons, the one who matters most first (``tracking.rank_tracks``).
+        tracks: the persons, the one who matters most first (``persons.rank_tracks``).
         num_frames: really decoded.
         layout: name of the joint layout.
         time_s: (num_frames,) seconds of every frame.

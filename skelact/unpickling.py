@@ -12,8 +12,8 @@ import pickle
 import re
 import sys
 import types
-import zipfile
-from collections import Counter, OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,12 +25,27 @@ from skelact.errors import SkelactError
 # What unpickling a file that is no pickle, or half of one, raises.
 MALFORMED = (
     *(pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError, TypeError, ImportError),
-    *(RuntimeError, MemoryError, OverflowError),
+    *(RuntimeError, MemoryError, OverflowError, AssertionError),
 )
 
 
 class Refused(pickle.UnpicklingError):
     """A pickle asks for more than data."""
+
+
+class _Function:
+    """A function that a pickle may call but not change: pickles can set the attributes of what they name."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise Refused(f"it wants to change {self._call.__name__}")
 
 
 def _load_storage(data: bytes) -> Any:
@@ -39,7 +54,7 @@ def _load_storage(data: bytes) -> Any:
 
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError):
+    except MALFORMED:
         raise Refused("it holds a tensor that is none, but a pickle of its own") from None
 
 
@@ -61,9 +76,10 @@ def _allowed(module: str, name: str) -> Any:
     if module in ("builtins", "__builtin__"):
         return {**_CONTAINERS, "bytearray": bytearray}.get(name)
     if module == "collections":
-        return {"OrderedDict": OrderedDict, "defaultdict": defaultdict, "Counter": Counter}.get(name)
+        # A Counter becomes a dict: it is a Python class, whose attributes a pickle could set.
+        return {"OrderedDict": OrderedDict, "defaultdict": defaultdict, "Counter": dict}.get(name)
     if module == "_codecs" and name == "encode":
-        return _latin1_bytes
+        return _Function(_latin1_bytes)
     if module in _NUMPY_MODULES:
         if name in ("ndarray", "dtype"):
             return getattr(np, name)
@@ -72,13 +88,13 @@ def _allowed(module: str, name: str) -> Any:
 
             return getattr(multiarray, name)
     if module in _NUMPY_NUMERIC and name == "_frombuffer":
-        return _array_from_buffer
+        return _Function(_array_from_buffer)
     if module == "torch.storage" and name == "_load_from_bytes":
-        return _load_storage
+        return _Function(_load_storage)
     if module == "torch._utils" and name in _TORCH_REBUILD:
         import torch
 
-        return getattr(torch._utils, name)
+        return _Function(getattr(torch._utils, name))
     return None
 
 
@@ -186,12 +202,15 @@ def load_torch(path: Path) -> Any:
     """
     import torch
 
-    if zipfile.is_zipfile(path) and any(n.endswith("/constants.pkl") for n in zipfile.ZipFile(path).namelist()):
-        raise SkelactError(f"{path}: expected a checkpoint with a state dict, found a TorchScript program")
     restricted = types.ModuleType("restricted_pickle")
     restricted.__dict__.update(Unpickler=_CheckpointUnpickler, load=_load_checkpoint_pickle)
     try:
-        return torch.load(path, map_location="cpu", pickle_module=restricted, weights_only=False)
+        # From memory, for torch unpacks an archive (its oldest format) when it is given a real file, links and
+        # permissions included, and has other loaders for other suffixes.
+        file = io.BytesIO(path.read_bytes())
+        if _is_torchscript(file):
+            raise SkelactError(f"{path}: expected a checkpoint with a state dict, found a TorchScript program")
+        return torch.load(file, map_location="cpu", pickle_module=restricted, weights_only=False)
     except Refused as error:
         raise SkelactError(
             f"{path}: refused, nothing was run: expected weights and plain metadata, but {error}; "
@@ -203,6 +222,17 @@ def load_torch(path: Path) -> Any:
         raise SkelactError(
             f"{path}: expected a checkpoint of skelact, mmaction2 or PYSKL, found another or a damaged file"
         ) from None
+
+
+def _is_torchscript(file: io.BytesIO) -> bool:
+    """Whether torch would run it as a program. Torch's own reader decides: another may see other members."""
+    import torch
+
+    if file.getbuffer()[:4] != b"PK\x03\x04":
+        return False
+    members = torch._C.PyTorchFileReader(file).get_all_records()
+    file.seek(0)
+    return "constants.pkl" in members
 
 
 def _load_checkpoint_pickle(file: BinaryIO, **options: Any) -> Any:

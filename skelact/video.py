@@ -21,7 +21,7 @@ from skelact.errors import SkelactError
 from skelact.files import atomic_path
 from skelact.structures import Array, Frame, VideoInfo
 
-log = logging.getLogger("skelact")
+logger = logging.getLogger("skelact")
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
@@ -67,7 +67,7 @@ def probe_video(path: str | Path) -> VideoInfo:
         first = next(_decode(container, stream, _Damage()), None)
         if first is None:
             raise _undecodable(path, stream)
-        height, width = _upright(np.empty((first.height, first.width)), first).shape
+        height, width = _upright(np.empty((first.height, first.width)), _turn(first)).shape
         return VideoInfo(str(path), (height, width), _fps(stream), max(0, stream.frames))
 
 
@@ -98,21 +98,21 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
         for frame in _decode(container, stream, damage):
             told_s = _time_s(frame, stream)
             if num_frames == 0:
-                start, size = told_s, (frame.width, frame.height)
+                start, size, turn = told_s, (frame.width, frame.height), _turn(frame)
             elif told_s is not None and start is not None and told_s - start > time_s:
                 time_s = told_s - start
             else:
                 time_s += frame_s
-            yield Frame(num_frames, time_s, _picture(frame, *size))
+            yield Frame(num_frames, time_s, _upright(_picture(frame, *size), turn))
             num_frames += 1
         if num_frames == 0:
             raise _undecodable(path, stream)
         if damage.packets:
-            log.warning("%s: %d damaged packets; %d frames decoded", path, damage.packets, num_frames)
+            logger.warning("%s: %d damaged packets; %d frames decoded", path, damage.packets, num_frames)
         claimed_s = _claimed_duration(container, stream)
         if damage.broken or damage.stop_s < EARLY_END * claimed_s - frame_s:
             found = f"{num_frames} frames, {time_s + frame_s:.1f} of {claimed_s:.1f} s"
-            log.warning("%s: the file is cut short: %s decoded", path, found)
+            logger.warning("%s: the file is cut short: %s decoded", path, found)
 
 
 class VideoWriter:
@@ -148,7 +148,6 @@ class VideoWriter:
         with ExitStack() as stack:
             url = f"file:{stack.enter_context(atomic_path(self.path))}"
             self._output = stack.enter_context(av.open(url, "w", "mp4", options={"movflags": "+faststart"}))
-            stack.push(self._finish)
             # Without B-frames decoding order is showing order, and any frame rate survives exactly.
             x264 = {"crf": "20", "preset": "veryfast", "bf": "0"}
             rate = Fraction(self.fps).limit_denominator(1001)
@@ -160,6 +159,7 @@ class VideoWriter:
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = LIMITED_RANGE
             self._sound = _Sound(self.audio_from, self._output, stack) if self.audio_from else None
+            stack.push(self._finish)  # last in, first out: while all of the above is open
             self._output.start_encoding()
             self._stack = stack.pop_all()
         return self
@@ -321,7 +321,7 @@ def _why_not_opened(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         start = file.read(8)
     if start[4:] in (b"ftyp", b"mdat", b"moov", b"free", b"wide", b"skip"):
-        return "expected a whole mp4, found one without its index (moov atom): it was cut short; copy or record it again"
+        return "expected a whole mp4, found one cut short, without its index (moov); copy or record it again"
     reason = getattr(error, "strerror", None) or error
     return f"expected a video, found another kind of file or a damaged one ({reason}); give another file"
 
@@ -353,11 +353,16 @@ def _decode(container: Any, stream: Any, damage: _Damage) -> Iterator[Any]:
     stream.thread_type = "AUTO"
     for packet in _packets(container, [stream], damage):
         damage.stop_s = max(damage.stop_s, _stop_s(packet, stream))
-        damage.packets += packet.is_corrupt
+        if packet.is_corrupt:
+            damage.packets += 1
+            continue
         try:
-            yield from packet.decode()
+            frames = packet.decode()
         except av.FFmpegError:
             damage.packets += 1
+            continue
+        damage.packets += any(frame.is_corrupt for frame in frames)  # decoded, but patched up
+        yield from frames
 
 
 def _is_avi(stream: Any) -> bool:
@@ -391,21 +396,29 @@ def _fps(stream: Any) -> float:
 
 
 def _picture(frame: Any, width: int, height: int) -> Array:
-    """The frame as a BGR image (H, W, 3), upright; width and height are those before it is turned."""
+    """The frame as a BGR image (H, W, 3)."""
     # Players assume BT.709 in HD video that does not tell, FFmpeg BT.601.
     colors = "itu709" if frame.colorspace == UNSPECIFIED and frame.height >= 720 else None
-    image = frame.to_ndarray(format="bgr24", width=width, height=height, src_colorspace=colors)
-    return np.ascontiguousarray(_upright(image, frame))
+    picture: Array = frame.to_ndarray(format="bgr24", width=width, height=height, src_colorspace=colors)
+    return picture
 
 
-def _upright(image: Array, frame: Any) -> Array:
-    """Turn and mirror a picture as the frame's display matrix says, in steps of 90 degrees."""
+def _turn(frame: Any) -> tuple[int, int, int, int]:
+    """(a, b, c, d) of the display matrix: a pixel (x, y) is shown at (a x + c y, b x + d y).
+
+    Asked of the first frame only: PyAV's side data keep their frame alive until the next garbage collection.
+    """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return image
-    # A pixel (x, y) is shown at (a x + c y, b x + d y).
-    a, b, _, c, d = np.frombuffer(bytes(matrix), "=i4")[:5]
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(bytes(matrix), "=i4")[:5].tolist()
+    return a, b, c, d
+
+
+def _upright(image: Array, turn: tuple[int, int, int, int]) -> Array:
+    """Turn and mirror a picture, in steps of 90 degrees."""
+    a, b, c, d = turn
     if abs(b) > abs(a):
         image = image.swapaxes(0, 1)
         a, d = c, b
-    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

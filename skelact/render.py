@@ -1,0 +1,293 @@
+"""The overlay: boxes, track ids, skeletons and the running label, on a video or on a plain background."""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from skelact.errors import SkelactError
+from skelact.skeleton import LAYOUTS, Layout
+from skelact.structures import Array, PoseSequence, Track
+from skelact.video import DEFAULT_FPS, VideoWriter, probe_video, read_frames
+
+T = TypeVar("T")
+Color = tuple[int, int, int]
+Label = tuple[float, float, str]  # start_s, stop_s, text
+
+MIN_SCORE = 0.3  # joints below are guesses, and not drawn
+# BGR, after Okabe and Ito's palette, whose colours colour-blind people tell apart.
+LIMB_COLORS: dict[str, Color] = {
+    "left": (0, 159, 240),  # orange
+    "right": (250, 190, 90),  # sky blue
+    "torso": (225, 235, 235),  # nearly white
+    "head": (190, 140, 240),  # pink
+}
+TRACK_COLORS: tuple[Color, ...] = (
+    *((120, 210, 60), (230, 140, 60), (80, 90, 245), (70, 225, 245)),
+    *((225, 110, 200), (215, 215, 90), (60, 160, 250), (190, 190, 190)),
+)
+INK, PAPER = (20, 18, 16), (255, 255, 255)
+BACKGROUND = (38, 32, 28)
+POSES_SHAPE = (720, 1280)  # (H, W) px of a picture for poses that tell none
+HEAD = frozenset(("head", "nose", "eye", "ear"))
+TRUNK = frozenset(("shoulder", "hip", "neck", "spine", "pelvis", "chest"))
+TEXT_WEIGHT = 550  # of OpenCV's own font: 400 is regular, 700 bold
+HERSHEY_PX = 30  # height of a line of OpenCV's line font at scale 1
+FAR = 2.0**16  # px, outside of any picture
+SUBPIXEL = 4  # OpenCV draws at 1 / 2^4 pixel, so that slow movements don't jitter
+
+
+class Overlay:
+    """Draws the people of one sequence into its frames.
+
+    Args:
+        sequence: the people. Tracks in 3D have no place in a picture and are not drawn.
+        layout: of their joints, by default what ``sequence.layout`` names; an unknown one draws no bones.
+
+    Raises:
+        SkelactError: the layout has another number of joints than the tracks.
+    """
+
+    def __init__(self, sequence: PoseSequence, layout: Layout | None = None) -> None:
+        layout = layout or LAYOUTS.get(sequence.layout)
+        self.tracks = [track for track in sequence.tracks if track.keypoint.shape[2] == 2]
+        for track in self.tracks:
+            if layout and track.keypoint.shape[1] != layout.num_joints:
+                raise SkelactError(
+                    f"expected {layout.num_joints} joints, as layout {layout.name!r} has, found "
+                    f"{track.keypoint.shape[1]} in track {track.track_id}; give the layout of these poses"
+                )
+        self.bones = _bones(layout) if layout else []
+
+    def draw(self, image: Array, frame_index: int, label: str | None = None) -> Array:
+        """A copy of the picture with everybody who is in that frame, and the label in a corner.
+
+        Args:
+            image: (H, W, 3) BGR uint8.
+            frame_index: of the picture in the sequence.
+            label: what to write in the corner, any Unicode.
+        """
+        image = image.copy()
+        text_px = max(11, round(min(image.shape[:2]) / 30))
+        for track in self.tracks:
+            t = frame_index - track.start_frame
+            if 0 <= t < track.num_frames:
+                self._draw_person(image, track, t, text_px)
+        if label:
+            _draw_label(image, label, round(text_px * 1.25))
+        return image
+
+    def _draw_person(self, image: Array, track: Track, t: int, text_px: int) -> None:
+        point = _drawable(track.keypoint[t])
+        seen = np.any(point != 0, axis=1)
+        if track.keypoint_score is not None:
+            seen &= track.keypoint_score[t] >= MIN_SCORE
+        box = None if track.bbox is None else _drawable(track.bbox[t])
+        box = box if box is not None and box.any() else None
+        if box is None and not seen.any():
+            return
+        left, top, right, bottom = box if box is not None else (*point[seen].min(0), *point[seen].max(0))
+        # As bold as the picture is large, but small people keep thin limbs, and the smallest get no outline.
+        bold = min(min(image.shape[:2]) / 220, max(right - left, bottom - top) / 60)
+        width = max(1, round(bold))
+        outlines = (1, 0) if width > 1 else (0,)
+        color = TRACK_COLORS[(track.track_id - 1) % len(TRACK_COLORS)]
+        if box is not None:
+            x1, y1, x2, y2 = (round(float(side)) for side in box)
+            cv2.rectangle(image, (x1, y1), (x2, y2), color, max(1, round(0.6 * width)), cv2.LINE_AA)
+        fine = (point * 2**SUBPIXEL).round().astype(int).tolist()
+        for edge in outlines:
+            for a, b, limb in self.bones:
+                if seen[a] and seen[b]:
+                    paint = INK if edge else limb
+                    cv2.line(image, fine[a], fine[b], paint, width + 2 * edge, cv2.LINE_AA, SUBPIXEL)
+        for v in np.flatnonzero(seen):
+            for edge in outlines:
+                radius = round((max(0.9, bold) + edge) * 2**SUBPIXEL)
+                cv2.circle(image, fine[v], radius, INK if edge else PAPER, -1, cv2.LINE_AA, SUBPIXEL)
+        _draw_tag(image, str(track.track_id), (float(left), float(top)), color, text_px)
+
+
+def render_video(
+    source: str | Path,
+    sequence: PoseSequence,
+    labels: Sequence[Label],
+    out: str | Path,
+    progress: bool = False,
+    layout: Layout | None = None,
+) -> None:
+    """Draw the people and labels of a sequence into its video, which is decoded once more.
+
+    Args:
+        source: the video that the poses were found in.
+        sequence: the people.
+        labels: (start_s, stop_s, text) in seconds from the first frame; where several hold, the one whose
+            middle is nearest.
+        out: the mp4 to write, with the source's sound.
+        progress: draw a bar on stderr, if that is a terminal.
+        layout: as in ``Overlay``.
+
+    Raises:
+        SkelactError: the source can't be read or isn't of the poses' size, or ``out`` can't be written.
+    """
+    info = probe_video(source)
+    if info.img_shape != tuple(sequence.info.img_shape):
+        (height, width), (pose_height, pose_width) = info.img_shape, sequence.info.img_shape
+        raise SkelactError(
+            f"{source}: expected the video of these poses, {pose_width} x {pose_height}, found one of "
+            f"{width} x {height}; give the one that they were found in"
+        )
+    overlay = Overlay(sequence, layout)
+    with VideoWriter(out, info.img_shape, info.fps, audio_from=source) as writer:
+        for frame in _bar(read_frames(source), out, sequence.num_frames, progress):
+            label = _label_at(labels, frame.time_s)
+            writer.write(overlay.draw(frame.image, frame.index, label), frame.time_s)
+
+
+def render_poses(
+    sequence: PoseSequence,
+    labels: Sequence[Label],
+    out: str | Path,
+    progress: bool = False,
+    layout: Layout | None = None,
+) -> None:
+    """Draw poses that have no video on a dark background; those in 3D as seen from the front.
+
+    Args:
+        sequence, labels, out, progress, layout: as in ``render_video``.
+
+    Raises:
+        SkelactError: the sequence has no frames, or ``out`` can't be written.
+    """
+    img_shape = sequence.info.img_shape if all(sequence.info.img_shape) else POSES_SHAPE
+    overlay = Overlay(_seen_from_front(sequence, img_shape), layout)
+    blank = np.full((*img_shape, 3), BACKGROUND, np.uint8)
+    with VideoWriter(out, img_shape, sequence.info.fps or DEFAULT_FPS) as writer:
+        times = _bar(sequence.time_s.tolist(), out, sequence.num_frames, progress)
+        for index, time_s in enumerate(times):
+            writer.write(overlay.draw(blank, index, _label_at(labels, time_s)), time_s)
+
+
+def _bar(frames: Iterable[T], out: str | Path, num_frames: int, progress: bool) -> Iterable[T]:
+    """The frames, counted on stderr; never where that is no terminal."""
+    disable = None if progress else True
+    return tqdm(frames, desc=Path(out).name, total=num_frames, unit=" frames", disable=disable)
+
+
+def _label_at(labels: Sequence[Label], time_s: float) -> str | None:
+    """The text that holds at a time; of several, the one whose middle is nearest."""
+    holding = [label for label in labels if label[0] <= time_s < label[1]]
+    if not holding:
+        return None
+    return min(holding, key=lambda label: abs(label[0] + label[1] - 2 * time_s))[2]
+
+
+def _seen_from_front(sequence: PoseSequence, img_shape: tuple[int, int]) -> PoseSequence:
+    """Turn tracks in metres (x right, y up) into pixels, all by one scale that shows everybody."""
+    spatial = [track for track in sequence.tracks if track.keypoint.shape[2] == 3]
+    points = [track.keypoint[track.present][..., :2].reshape(-1, 2) for track in spatial]
+    if not sum(map(len, points)):
+        return sequence
+    low, high = np.concatenate(points).min(0), np.concatenate(points).max(0)
+    height, width = img_shape
+    scale = 0.8 * min(width / max(high[0] - low[0], 1e-6), height / max(high[1] - low[1], 1e-6))
+    flip = np.array([1, -1])  # pictures count y downwards
+
+    def flat(track: Track) -> Track:
+        pixels = (track.keypoint[..., :2] - (low + high) / 2) * scale * flip + (width / 2, height / 2)
+        keypoint = np.where(track.present[:, None, None], pixels, 0).astype(np.float32)
+        return dataclasses.replace(track, keypoint=keypoint, bbox=None)
+
+    tracks = tuple(flat(track) if track.keypoint.shape[2] == 3 else track for track in sequence.tracks)
+    return dataclasses.replace(sequence, tracks=tracks)
+
+
+def _drawable(pixels: Array) -> Array:
+    """Pixels without NaN, and none farther away than OpenCV's integers reach."""
+    return np.clip(np.nan_to_num(pixels), -FAR, FAR)
+
+
+def _bones(layout: Layout) -> list[tuple[int, int, Color]]:
+    """The edges to draw, coloured by limb.
+
+    Shoulders and hips get a bar where no neck or spine joins them. coco's graph hangs the shoulders on the
+    nose, which draws no person: there the head floats above the bar.
+    """
+    edges = set(layout.edges)
+    for left, right in layout.flip_pairs:
+        if not layout.joints[left].endswith(("shoulder", "hip")):
+            continue
+        around = [{a + b - v for a, b in layout.edges if v in (a, b)} for v in (left, right)]
+        joints_between = around[0] & around[1]
+        if all(_has_word(layout.joints[v], HEAD) for v in joints_between):
+            edges -= {(v, between) for v in (left, right) for between in joints_between}
+            edges.add((left, right))
+    return [(a, b, _bone_color(layout, a, b)) for a, b in sorted(edges)]
+
+
+def _bone_color(layout: Layout, a: int, b: int) -> Color:
+    """By the names of the bone's ends; one without a body part in it (a finger) by its first word."""
+    ends = layout.joints[a], layout.joints[b]
+    if any(_has_word(joint, HEAD) for joint in ends):
+        return LIMB_COLORS["head"]
+    if all(_has_word(joint, TRUNK) for joint in ends):
+        return LIMB_COLORS["torso"]
+    side = ends[0].split("_")[0]
+    first_words = list(dict.fromkeys(joint.split("_")[0] for joint in layout.joints))
+    return LIMB_COLORS.get(side, TRACK_COLORS[first_words.index(side) % len(TRACK_COLORS)])
+
+
+def _has_word(joint: str, words: frozenset[str]) -> bool:
+    return not words.isdisjoint(joint.split("_"))
+
+
+def _draw_tag(image: Array, text: str, corner: tuple[float, float], color: Color, text_px: int) -> None:
+    """A filled box with a track id on the top left corner of a person, inside where the picture ends."""
+    width, pad = _text_width(text, text_px), max(2, text_px // 4)
+    box_width, box_height = width + 2 * pad, text_px + pad
+    x = min(max(round(corner[0]), 0), image.shape[1] - box_width)
+    y = min(max(round(corner[1]) - box_height, 0), image.shape[0] - box_height)
+    cv2.rectangle(image, (x, y), (x + box_width - 1, y + box_height - 1), color, -1)
+    _draw_text(image, text, (x + pad, y + box_height - pad), text_px, INK)
+
+
+def _draw_label(image: Array, text: str, text_px: int) -> None:
+    """Light text on a dark panel in the top left corner. Too long a text gets smaller, then cut."""
+    text = " ".join(text.split())
+    pad = text_px // 2
+    room = image.shape[1] - 4 * pad
+    while _text_width(text, text_px) > room and text_px > 11:
+        text_px -= 1
+    while _text_width(text, text_px) > room and len(text) > 2:
+        text = text[:-2].rstrip() + "…"
+    panel = image[pad : 2 * pad + 2 * text_px, pad : 3 * pad + _text_width(text, text_px)]
+    panel[:] = (0.3 * panel + 0.7 * np.array(INK)).astype(np.uint8)
+    _draw_text(panel, text, (pad, pad // 2 + round(1.3 * text_px)), text_px, PAPER)
+
+
+def _draw_text(image: Array, text: str, baseline: tuple[int, int], text_px: int, color: Color) -> None:
+    if hasattr(cv2, "FontFace"):  # OpenCV 5: any Unicode
+        cv2.putText(image, text, baseline, color, cv2.FontFace("sans"), text_px, TEXT_WEIGHT)
+    else:
+        scale = text_px / HERSHEY_PX
+        cv2.putText(image, _ascii(text), baseline, cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
+
+
+def _text_width(text: str, text_px: int) -> int:
+    if hasattr(cv2, "FontFace"):
+        face = cv2.FontFace("sans")
+        return int(cv2.getTextSize((0, 0), text, (0, 0), face, text_px, TEXT_WEIGHT)[2])
+    return int(cv2.getTextSize(_ascii(text), cv2.FONT_HERSHEY_SIMPLEX, text_px / HERSHEY_PX, 1)[0][0])
+
+
+def _ascii(text: str) -> str:
+    """Letters without their accents, all that OpenCV 4 can write; ``?`` for what has no such letter."""
+    letters = [c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)]
+    return "".join(letters).encode("ascii", "replace").decode()

@@ -1,0 +1,90 @@
+"""A file appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from skelact.errors import SkelactError
+from skelact.files import atomic_path
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "poses.json"
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".json"
+        assert not path.exists()
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+    assert listing(path.parent) == ["poses.json"]
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyError("a bug"), KeyboardInterrupt(), SkelactError("bad input")])
+def test_after_a_failure_the_old_file_is_there_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "poses.json"
+    path.write_text("old")
+    with pytest.raises(type(error)):
+        write_half(path, error)
+    assert path.read_text() == "old"
+    assert listing(tmp_path) == ["poses.json"]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission"), (errno.EROFS, "read-only")],
+)
+def test_what_the_system_refuses_is_told_in_one_line(tmp_path: Path, code: int, told: str) -> None:
+    path = tmp_path / "poses.json"
+    path.write_text("old")
+    with pytest.raises(SkelactError, match=told) as caught:
+        write_half(path, OSError(code, os.strerror(code)))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert path.read_text() == "old"
+    assert listing(tmp_path) == ["poses.json"]
+
+
+def test_an_error_on_another_file_is_not_blamed_on_this_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "poses.json"):
+        (tmp_path / "missing.txt").read_text()
+    assert listing(tmp_path) == []
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(SkelactError, match="found a folder"), atomic_path(tmp_path):
+        pass
+
+
+def test_a_folder_can_not_stand_on_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    path = tmp_path / "file" / "poses.json"
+    with pytest.raises(SkelactError, match="a file stands where its folder should be"), atomic_path(path):
+        pass
+
+
+def test_a_name_may_be_too_long(tmp_path: Path) -> None:
+    with pytest.raises(SkelactError, match="name is too long"), atomic_path(tmp_path / ("n" * 300)):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="needs /dev/null")
+def test_a_device_is_written_and_not_replaced() -> None:
+    with atomic_path("/dev/null") as path:
+        assert path == Path("/dev/null")
+        path.write_text("gone")
+    assert not Path("/dev/null").is_file()

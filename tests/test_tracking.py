@@ -1,0 +1,251 @@
+"""Stories of people in front of a camera: they cross, leave and return, flicker, or are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import drawn_people
+import numpy as np
+import pytest
+
+from skelact.errors import SkelactError
+from skelact.structures import Array, FramePoses, Track
+from skelact.linking import clothes_colour
+from skelact.persons import centre_distance, main_persons, rank_tracks
+from skelact.tracking import TRACKERS, Mending, Tracker, build_tracks
+
+FPS = 30.0
+SIZE = (640, 360)  # width, height
+IMG_SHAPE = (360, 640)
+
+
+def seen(
+    scene: drawn_people.Scene, seconds: float, order_seed: int = 0, fps: float = FPS
+) -> Iterator[tuple[FramePoses, Array, Array]]:
+    """What an honest estimator reports of drawn people: jittered, shuffled in each frame, blind behind others.
+
+    Yields:
+        The poses, who each of them is (index in the scene), and the picture.
+    """
+    rng, order = np.random.default_rng(0), np.random.default_rng(order_seed)
+    for t, (image, keypoint, bbox) in enumerate(drawn_people.render(scene, int(seconds * fps), fps, SIZE)):
+        visible = []
+        for n, box in enumerate(bbox):
+            inside = np.clip(box, 0, [SIZE[0], SIZE[1]] * 2)
+            area = np.prod(box[2:] - box[:2])
+            if np.prod(inside[2:] - inside[:2]) < 0.6 * area:
+                continue
+            hidden = max((overlap(box, other) for other in bbox[n + 1 :]), default=0.0)
+            if hidden < 0.7:
+                visible.append(n)
+        who = order.permutation(np.array(visible, np.int64))
+        height = (bbox[who, 3] - bbox[who, 1])[:, None]
+        noise = rng.normal(0, 0.01, (len(bbox), 17, 2))[who] * height[:, None]
+        poses = FramePoses(
+            frame_index=t,
+            time_s=t / fps,
+            keypoint=(keypoint[who] + noise).astype(np.float32),
+            keypoint_score=np.full((len(who), 17), 0.9, np.float32),
+            bbox=(bbox[who] + rng.normal(0, 0.01, (len(bbox), 4))[who] * height).astype(np.float32),
+            bbox_score=np.full(len(who), 0.85, np.float32),
+        )
+        yield poses, who, image
+
+
+def overlap(box: Array, other: Array) -> float:
+    """The share of a box that another covers."""
+    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
+    return float(np.prod(np.clip(sides, 0, None)) / np.prod(box[2:] - box[:2]))
+
+
+def follow(frames: list[FramePoses], images: list[Array] | None = None, tracker: str = "bytetrack") -> tuple[Track, ...]:
+    tracking = Tracker(tracker, FPS)
+    blank = np.zeros((*IMG_SHAPE, 3), np.uint8)
+    ids = [tracking.update(poses, blank if images is None else images[t]) for t, poses in enumerate(frames)]
+    colours = images and [clothes_colour(image, poses.keypoint) for image, poses in zip(images, frames, strict=True)]
+    return build_tracks(frames, ids, FPS, colours)
+
+
+def identities(track: Track, frames: list[FramePoses], who: list[Array]) -> list[int]:
+    """Who a track really shows, frame by frame, where it shows a detection."""
+    found = []
+    for t in range(track.start_frame, track.stop_frame):
+        same = np.flatnonzero((frames[t].keypoint == track.keypoint[t - track.start_frame]).all(axis=(1, 2)))
+        found += [int(who[t][i]) for i in same]
+    return found
+
+
+def flicker(poses: FramePoses, position: tuple[float, float], score: float) -> FramePoses:
+    """The same frame with a false detection added."""
+    x, y = position
+    keypoint = np.random.default_rng(0).uniform((x, y), (x + 40, y + 100), (1, 17, 2)).astype(np.float32)
+    box = np.array([[x, y, x + 40, y + 100]], np.float32)
+    return FramePoses(
+        poses.frame_index,
+        poses.time_s,
+        np.concatenate([poses.keypoint, keypoint]),
+        np.concatenate([poses.keypoint_score, np.full((1, 17), score, np.float32)]),
+        np.concatenate([poses.bbox, box]),
+        np.concatenate([poses.bbox_score, np.array([score], np.float32)]),
+    )
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_two_people_who_cross_keep_their_tracks(tracker: str) -> None:
+    frames, who, images = map(list, zip(*seen(drawn_people.crossing(), 4.0), strict=True))
+    tracks = follow(frames, images, tracker)
+    assert len(tracks) == 2
+    shown = [identities(track, frames, who) for track in tracks]
+    assert [set(found) for found in shown] == [{0}, {1}] or [set(found) for found in shown] == [{1}, {0}]
+    assert all(len(found) > 75 for found in shown), "each is in most frames of the crossing"
+
+
+def test_a_person_is_there_from_the_first_frame_they_are_seen_in() -> None:
+    frames, *_ = map(list, zip(*seen(drawn_people.stand_and_walk(), 2.0), strict=True))
+    empty = FramePoses(
+        0, 0, np.zeros((0, 17, 2), np.float32), np.zeros((0, 17), np.float32), np.zeros((0, 4)), np.zeros(0)
+    )
+    tracks = follow([empty] * 5 + frames)
+    assert [track.start_frame for track in tracks] == [5, 5]
+
+
+def test_one_who_leaves_and_returns_is_the_same_person() -> None:
+    frames, *_ = map(list, zip(*seen(drawn_people.leave_and_return(), 6.0), strict=True))
+    away = [t for t, poses in enumerate(frames) if not len(poses.bbox)]
+    assert len(away) > 20, "the story needs an absence"
+    (track,) = follow(frames)
+    assert track.num_frames == len(frames)
+    assert not track.present[away].any(), "nobody is invented while they are away"
+    assert not track.keypoint_score[away].any()
+
+
+def test_a_false_detection_that_flickers_is_nobody() -> None:
+    frames, *_ = map(list, zip(*seen(drawn_people.scene_of("wave"), 3.0), strict=True))
+    for t in (20, 21, 22, 23, 60, 61):
+        frames[t] = flicker(frames[t], (30, 30), 0.6)
+    for t in range(5, 85):
+        frames[t] = flicker(frames[t], (560, 200), 0.26)
+    (track,) = follow(frames)
+    assert track.num_frames == 90
+
+
+def test_nobody_is_there() -> None:
+    frames, *_ = map(list, zip(*seen(drawn_people.nobody(), 1.0), strict=True))
+    assert follow(frames) == ()
+
+
+def test_a_single_frame_shows_a_person() -> None:
+    frames, *_ = map(list, zip(*seen(drawn_people.scene_of("wave"), 1 / FPS), strict=True))
+    (track,) = follow(frames)
+    assert track.num_frames == 1
+
+
+def test_short_gaps_are_interpolated_and_long_ones_left_empty() -> None:
+    frames, *_ = map(list, zip(*seen(drawn_people.scene_of("walk"), 3.0), strict=True))
+    whole = follow(frames)[0]
+
+    def lose(poses: FramePoses) -> FramePoses:
+        return FramePoses(
+            poses.frame_index, poses.time_s, *(values[:0] for values in (poses.keypoint, poses.keypoint_score)),
+            poses.bbox[:0], poses.bbox_score[:0],
+        )  # fmt: skip
+
+    for t in (*range(20, 29), *range(50, 60)):
+        frames[t] = lose(frames[t])
+    (track,) = follow(frames)
+    assert track.present[20:29].all()
+    error = np.linalg.norm(track.keypoint[20:29] - whole.keypoint[20:29], axis=-1)
+    assert error.mean() < 0.05 * 270, "joints between two known frames are near their real places"
+    assert not track.present[50:60].any()
+
+
+def test_two_boxes_around_one_body_are_one_person() -> None:
+    frames, *_ = map(list, zip(*seen(drawn_people.scene_of("wave"), 2.0), strict=True))
+    ids = []
+    for t, poses in enumerate(frames):
+        rng = np.random.default_rng(t)
+        frames[t] = FramePoses(
+            t,
+            poses.time_s,
+            np.repeat(poses.keypoint, 2, 0) + rng.normal(0, 2, (2, 17, 2)).astype(np.float32),
+            np.repeat(poses.keypoint_score, 2, 0),
+            poses.bbox + np.array([[0, 0, 0, 0], [0, 0, 0, -60]], np.float32),
+            np.array([0.9, 0.5], np.float32),
+        )
+        ids.append(np.array([1, 2 if t > 10 else 0]))
+    assert len(build_tracks(frames, ids, FPS)) == 1
+
+
+def test_two_who_hug_are_two() -> None:
+    frames, who, _ = map(list, zip(*seen(drawn_people.scene_of("hug"), 3.0), strict=True))
+    ids = [numbers + 1 for numbers in who]
+    assert len(build_tracks(frames, ids, FPS)) == 2
+
+
+def test_mending_can_be_switched_off() -> None:
+    frames, *_ = map(list, zip(*seen(drawn_people.leave_and_return(), 6.0), strict=True))
+    tracking = Tracker(fps=FPS)
+    ids = [tracking.update(poses, np.zeros((*IMG_SHAPE, 3), np.uint8)) for poses in frames]
+    assert len(build_tracks(frames, ids, FPS, mending=Mending(max_pause_s=0.0))) >= 2
+
+
+def person(x: float, height: float, frames: range, moves: float = 0.0, score: float = 0.9, track_id: int = 1) -> Track:
+    """A track in a 640 x 360 picture: somebody at x, so tall, waving so many heights per second."""
+    T = len(frames)
+    time_s = np.arange(frames.start, frames.stop) / FPS
+    keypoint = np.zeros((T, 17, 2), np.float32)
+    keypoint[..., 0] = x
+    keypoint[..., 1] = np.linspace(350 - height, 350, 17)
+    keypoint[..., 0] += (moves * height * time_s % height)[:, None]
+    box = np.tile(np.array([x - height / 4, 350 - height, x + height / 4, 350], np.float32), (T, 1))
+    return Track(
+        track_id, frames.start, time_s, keypoint, np.full((T, 17), score, np.float32), box, np.full(T, score, np.float32)
+    )
+
+
+def test_who_is_longer_larger_surer_and_moves_comes_first() -> None:
+    normal = person(300, 200, range(90), track_id=1)
+    for other in (
+        person(320, 200, range(30), track_id=2),
+        person(320, 90, range(90), track_id=2),
+        person(320, 200, range(90), score=0.4, track_id=2),
+    ):
+        assert [t.track_id for t in rank_tracks([other, normal], IMG_SHAPE, 90)] == [1, 2]
+    mover = person(320, 200, range(90), moves=0.5, track_id=2)
+    assert [t.track_id for t in rank_tracks([normal, mover], IMG_SHAPE, 90)] == [2, 1]
+
+
+def test_the_second_slot_goes_to_who_is_near_and_a_far_bystander_gets_none() -> None:
+    actor = person(100, 220, range(90), moves=0.5, track_id=1)
+    partner = person(180, 200, range(90), track_id=2)
+    bystander = person(600, 210, range(90), track_id=3)
+    ranked = rank_tracks([bystander, partner, actor], IMG_SHAPE, 90)
+    assert [t.track_id for t in ranked] == [1, 2, 3]
+    assert [t.track_id for t in main_persons(ranked, IMG_SHAPE, 90, 2)] == [1, 2]
+    alone = rank_tracks([bystander, actor], IMG_SHAPE, 90)
+    assert [t.track_id for t in main_persons(alone, IMG_SHAPE, 90, 2)] == [1]
+
+
+def test_the_order_of_detections_does_not_change_the_slots() -> None:
+    ranked = []
+    for order_seed in range(3):
+        frames, *_ = map(list, zip(*seen(drawn_people.scene_of("shake_hands"), 3.0, order_seed), strict=True))
+        ranked.append(rank_tracks(follow(frames), IMG_SHAPE, len(frames)))
+    assert len(ranked[0]) == 2
+    for other in ranked[1:]:
+        for a, b in zip(ranked[0], other, strict=True):
+            np.testing.assert_array_equal(a.keypoint, b.keypoint)
+
+
+def test_people_who_never_share_a_frame_are_infinitely_far() -> None:
+    assert centre_distance(person(100, 200, range(30)), person(100, 200, range(30, 60))) == float("inf")
+
+
+def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SkelactError, match="neither a YAML file nor one of bytetrack"):
+        Tracker("kalman9000")
+    other = tmp_path / "mine.yaml"
+    other.write_text("tracker_type: mine\n")
+    with pytest.raises(SkelactError, match="expected tracker_type to be one of"):
+        Tracker(str(other))
