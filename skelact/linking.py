@@ -25,7 +25,8 @@ END_FRAMES = 10  # over which the state at a path's end is averaged
 MIN_PIECE = 4  # frames; shorter pieces between two overlaps tell nothing
 # Costs are in body heights. A link that the tracker made itself is trusted by so much:
 TRACKER_BONUS = 0.3
-MAX_COST = 2.5  # and a link that costs more is none
+MAX_COST = 3.0  # and a link that costs more is none
+PAUSE_WEIGHT = 0.5  # for each second out of sight
 SPEED_WEIGHT = 0.5  # s: a change of speed by one height a second costs half a height
 POSE_WEIGHT = 3.0
 COLOUR_WEIGHT = 0.03  # for each unit of CIELAB difference, of which 100 lie between black and white
@@ -146,19 +147,19 @@ def _cut(paths: Sequence[Path], frames: Sequence[FramePoses]) -> tuple[list[Piec
     pieces = []
     for k, path in enumerate(paths):
         free = sorted(path.keys() - contested[k])
-        for run in _runs(free, path, contested[k]):
-            if len(run) < MIN_PIECE and contested[k]:
+        for run in _runs(free):
+            if len(run) < MIN_PIECE and not contested[k].isdisjoint((run[0] - 1, run[-1] + 1)):
                 contested[k].update(run)
             else:
                 pieces.append(Piece({t: path[t] for t in run}, k))
     return pieces, contested
 
 
-def _runs(free: list[int], path: Path, contested: set[int]) -> Iterator[list[int]]:
-    """Frames grouped so that no contested frame lies within a group; a mere gap does not divide."""
+def _runs(times: list[int]) -> Iterator[list[int]]:
+    """Frames grouped so that each follows the one before."""
     run: list[int] = []
-    for t in free:
-        if run and any(u in contested for u in range(run[-1] + 1, t)):
+    for t in times:
+        if run and t != run[-1] + 1:
             yield run
             run = []
         run.append(t)
@@ -206,6 +207,7 @@ def _cost(end: _State, start: _State, gap: int, fps: float) -> float:
     colour = _colour_difference(end.colour, start.colour[None])[0]
     return float(
         min(stays, goes_on) / height
+        + PAUSE_WEIGHT * gap / fps
         + SPEED_WEIGHT * min(speed_change, 2.0)
         + POSE_WEIGHT * np.linalg.norm(end.posture - start.posture, axis=-1).mean()
         + COLOUR_WEIGHT * colour

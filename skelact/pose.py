@@ -12,13 +12,14 @@ import numpy as np
 
 from skelact.errors import SkelactError
 from skelact.skeleton import COCO
-from skelact.structures import Frame, FramePoses
+from skelact.structures import Array, Frame, FramePoses
 from skelact.weights import cache_folder
 from skelact.yolo import load_ultralytics
 
 # Low, because ByteTrack's second stage lives on doubtful detections; the tracker decides who is a person.
 MIN_BBOX_SCORE = 0.1
 MAX_PERSONS = 100
+SAME_BODY = 0.05  # mean distance of the joints, in heights, under which two detections are one body
 REMOTE = ("http://", "https://", "rtsp://", "grpc://", "ul://")
 
 
@@ -96,14 +97,40 @@ class PoseModel:
         """Everybody in one frame."""
         result = self._results(frame.image).cpu().numpy()
         keypoint = result.keypoints.data.astype(np.float32)
+        bbox, score = result.boxes.xyxy.astype(np.float32), result.boxes.conf.astype(np.float32)
+        kept = single_bodies(keypoint[..., :2], bbox, score)
+        keypoint = keypoint[kept]
         return FramePoses(
             frame_index=frame.index,
             time_s=frame.time_s,
             keypoint=keypoint[..., :2],
             keypoint_score=keypoint[..., 2] if keypoint.shape[-1] == 3 else np.ones(keypoint.shape[:2], np.float32),
-            bbox=result.boxes.xyxy.astype(np.float32),
-            bbox_score=result.boxes.conf.astype(np.float32),
+            bbox=bbox[kept],
+            bbox_score=score[kept],
         )
+
+
+def single_bodies(keypoint: Array, bbox: Array, bbox_score: Array) -> Array:
+    """Which detections to keep so that each body has one, the surest: pose non-maximum suppression.
+
+    YOLO's own suppression compares boxes. It keeps two for one body where a limb is in one of them and not in the
+    other, and would drop one of two people who embrace. Joints tell.
+
+    Args:
+        keypoint: (N, V, 2) pixels.
+        bbox: (N, 4) xyxy pixels.
+        bbox_score: (N,).
+
+    Returns:
+        Indices of those to keep, in order.
+    """
+    kept: list[int] = []
+    for i in np.argsort(-bbox_score, kind="stable"):
+        heights = np.maximum(bbox[kept, 3] - bbox[kept, 1], bbox[i, 3] - bbox[i, 1])
+        distance = np.linalg.norm(keypoint[kept] - keypoint[i], axis=-1).mean(axis=-1)
+        if not (distance < SAME_BODY * heights).any():
+            kept.append(int(i))
+    return np.array(sorted(kept), np.int64)
 
 
 def _find(name: str) -> str:

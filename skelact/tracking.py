@@ -32,12 +32,15 @@ class Mending:
         max_pause_s: somebody who is gone for longer comes back as somebody new.
         min_track_s: shorter tracks are ghosts (in short videos: shorter than a quarter of the video).
         min_score: tracks whose mean box score is lower are ghosts.
+        min_keypoint_score: so are those whose mean keypoint score is lower: a hand, a poster. The longest of them
+            stays if nobody else is there.
     """
 
     max_gap: int = 10
     max_pause_s: float = 3.0
-    min_track_s: float = 0.3
+    min_track_s: float = 0.5
     min_score: float = 0.3
+    min_keypoint_score: float = 0.2
 
 
 class Tracker:
@@ -97,8 +100,8 @@ def build_tracks(
 ) -> tuple[Track, ...]:
     """Turn numbered detections into persons.
 
-    In this order: the frames before a tracker trusted a new track are given back to it; two tracks of one body become
-    one; tracks are cut where people overlap and joined again as fits best; ghosts are dropped; short gaps are filled.
+    In this order: the frames before a tracker trusted a new track are given back to it; tracks are cut where people
+    overlap and joined again as fits best; ghosts are dropped; short gaps are filled.
 
     Args:
         frames: everybody in every frame, in order and without holes.
@@ -118,14 +121,8 @@ def build_tracks(
                 paths.setdefault(int(number), {})[t] = detection
     found = sorted(paths.values(), key=lambda path: min(path))
     _recover_starts(found, frames)
-    found = _merge_doubles(found, frames)
     found = relink(found, frames, colours, fps, mending.max_pause_s)
-    min_length = min(mending.min_track_s * fps, len(frames) / 4)
-    found = [
-        path
-        for path in found
-        if len(path) >= min_length and np.mean([frames[t].bbox_score[i] for t, i in path.items()]) >= mending.min_score
-    ]
+    found = _without_ghosts(found, frames, fps, mending)
     found.sort(key=lambda path: (min(path), frames[min(path)].bbox[path[min(path)], 0]))
     return tuple(_to_track(k, path, frames, mending.max_gap) for k, path in enumerate(found, start=1))
 
@@ -146,24 +143,16 @@ def _recover_starts(paths: list[Path], frames: Sequence[FramePoses]) -> None:
             taken.add((start, path[start]))
 
 
-def _merge_doubles(paths: list[Path], frames: Sequence[FramePoses]) -> list[Path]:
-    """Make one of two paths that show the same body: joints closer than a twentieth of its height on average.
+def _without_ghosts(paths: list[Path], frames: Sequence[FramePoses], fps: float, mending: Mending) -> list[Path]:
+    """Those that last, whose boxes are sure, and whose joints are seen."""
 
-    Two who embrace share a box but not their joints, so boxes don't decide.
-    """
-    kept: list[Path] = []
-    for path in sorted(paths, key=len, reverse=True):
-        for other in kept:
-            shared = path.keys() & other.keys()
-            if len(shared) < len(path) / 2:
-                continue
-            distance = [_pose_distance(frames[t], path[t], other[t]) for t in shared]
-            if np.median(distance) < 0.05:
-                other.update({t: i for t, i in path.items() if t not in other})
-                break
-        else:
-            kept.append(dict(path))
-    return kept
+    def mean(path: Path, field: str) -> float:
+        return float(np.mean([getattr(frames[t], field)[i].mean() for t, i in path.items()]))
+
+    min_length = min(mending.min_track_s * fps, len(frames) / 4)
+    sure = [path for path in paths if len(path) >= min_length and mean(path, "bbox_score") >= mending.min_score]
+    posed = [path for path in sure if mean(path, "keypoint_score") >= mending.min_keypoint_score]
+    return posed or sorted(sure, key=len)[-1:]
 
 
 def _to_track(track_id: int, path: Path, frames: Sequence[FramePoses], max_gap: int) -> Track:
@@ -191,10 +180,3 @@ def _to_track(track_id: int, path: Path, frames: Sequence[FramePoses], max_gap: 
         bbox=values[:, V * 3 :],
         bbox_score=bbox_score,
     )
-
-
-def _pose_distance(frame: FramePoses, i: int, j: int) -> float:
-    """Mean distance of the joints of two detections, in heights of the taller."""
-    heights = frame.bbox[[i, j], 3] - frame.bbox[[i, j], 1]
-    distance = np.linalg.norm(frame.keypoint[i] - frame.keypoint[j], axis=-1).mean()
-    return float(distance / max(heights.max(), 1e-9))

@@ -65,6 +65,20 @@ def _latin1_bytes(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """Stands in for ``bytes``, which old protocols call for empty ones; ``bytes(10**12)`` would fill the memory."""
+    return b""
+
+
+def _bytearray(data: bytes | str = b"", encoding: str = "latin1") -> bytearray:
+    """Stands in for ``bytearray``, for the same reason."""
+    if isinstance(data, str):
+        data = _latin1_bytes(data, encoding)
+    if not isinstance(data, bytes):
+        raise Refused("it wants bytes from no data")
+    return bytearray(data)
+
+
 _CONTAINERS = {"list": list, "dict": dict, "set": set, "frozenset": frozenset, "tuple": tuple, "complex": complex}
 _NUMPY_MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
 _NUMPY_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
@@ -74,7 +88,9 @@ _TORCH_REBUILD = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
 def _allowed(module: str, name: str) -> Any:
     """What a pickle may call by this name, or None."""
     if module in ("builtins", "__builtin__"):
-        return {**_CONTAINERS, "bytearray": bytearray}.get(name)
+        if name in ("bytes", "bytearray"):
+            return _Function(_no_bytes if name == "bytes" else _bytearray)
+        return _CONTAINERS.get(name)
     if module == "collections":
         # A Counter becomes a dict: it is a Python class, whose attributes a pickle could set.
         return {"OrderedDict": OrderedDict, "defaultdict": defaultdict, "Counter": dict}.get(name)

@@ -160,23 +160,6 @@ def test_short_gaps_are_interpolated_and_long_ones_left_empty() -> None:
     assert not track.present[50:60].any()
 
 
-def test_two_boxes_around_one_body_are_one_person() -> None:
-    frames, *_ = map(list, zip(*seen(drawn_people.scene_of("wave"), 2.0), strict=True))
-    ids = []
-    for t, poses in enumerate(frames):
-        rng = np.random.default_rng(t)
-        frames[t] = FramePoses(
-            t,
-            poses.time_s,
-            np.repeat(poses.keypoint, 2, 0) + rng.normal(0, 2, (2, 17, 2)).astype(np.float32),
-            np.repeat(poses.keypoint_score, 2, 0),
-            poses.bbox + np.array([[0, 0, 0, 0], [0, 0, 0, -60]], np.float32),
-            np.array([0.9, 0.5], np.float32),
-        )
-        ids.append(np.array([1, 2 if t > 10 else 0]))
-    assert len(build_tracks(frames, ids, FPS)) == 1
-
-
 def test_two_who_hug_are_two() -> None:
     frames, who, _ = map(list, zip(*seen(drawn_people.scene_of("hug"), 3.0), strict=True))
     ids = [numbers + 1 for numbers in who]
