@@ -613,9 +613,7 @@ def head_part(body: Body) -> Part:
     facing = body.head[2, 2] > -0.1
     # Seen from behind, the collar covers the neck.
     return (
-        Part(body.skull[2] + 0.06, [*hair, neck, *face])
-        if facing
-        else Part(body.skull[2] + 0.04, [neck, *face, *hair])
+        Part(body.skull[2] + 0.06, [*hair, neck, *face]) if facing else Part(body.skull[2] + 0.04, [neck, *face, *hair])
     )
 
 
@@ -694,9 +692,7 @@ def gradient(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 def noise(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Cloudy colours."""
     cells = rng.integers(90, 190, 3) + rng.normal(0, 22, (9, 16, 3))
-    clouds = cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC) + rng.normal(
-        0, 4, (height, width, 1)
-    )
+    clouds = cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC) + rng.normal(0, 4, (height, width, 1))
     return np.clip(clouds, 0, 255).astype(np.uint8)
 
 

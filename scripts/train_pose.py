@@ -250,9 +250,7 @@ class TimedPoseTrainer(PoseTrainer):
         """Build the network; NHWC memory is a third faster on the CPU too."""
         return super().get_model(*args, **kwargs).to(memory_format=torch.channels_last)
 
-    def get_dataloader(
-        self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train"
-    ) -> Any:
+    def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """Return ultralytics' loader: a random part of the images each round, one size in all validations."""
         if mode == "val":
             with override_configs(self.args, {"imgsz": VAL_IMGSZ}):

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from skelact.pipeline import inspect_checkpoint, predict
 
 __version__ = "0.1.0"
-__all__ = ["SkelactError", "__version__", "inspect_checkpoint", "load_checkpoint", "predict", "save_checkpoint"]
+__all__ = [
+    "SkelactError",
+    "__version__",
+    "inspect_checkpoint",
+    "load_checkpoint",
+    "predict",
+    "save_checkpoint",
+]
 
 # Imported on first use: torch takes seconds, and ``skelact --help`` should not wait for it.
 _LAZY = {

@@ -153,9 +153,7 @@ def _load_own(path: Path) -> Checkpoint:
         settings = json.loads(metadata["settings"])
         model, clips = settings["model"], settings["clips"]
         return Checkpoint(
-            model=ModelSettings(
-                **{k: tuple(value) if isinstance(value, list) else value for k, value in model.items()}
-            ),
+            model=_settings_of(model),
             clips=ClipSettings(**{**clips, "layout": Layout.from_dict(clips["layout"])}),
             class_names=tuple(settings["class_names"]),
             state_dict=state_dict,
@@ -169,12 +167,16 @@ def _load_own(path: Path) -> Checkpoint:
         ) from None
 
 
+def _settings_of(values: dict[str, Any]) -> ModelSettings:
+    """JSON has no tuples."""
+    plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    return ModelSettings(**plain)
+
+
 # --- others' -----------------------------------------------------------------------------------------------------
 
 
-def _from_foreign(
-    path: Path, stream: str | None, layout: Layout | None, strides: tuple[int, ...] | None
-) -> Checkpoint:
+def _from_foreign(path: Path, stream: str | None, layout: Layout | None, strides: tuple[int, ...] | None) -> Checkpoint:
     content = load_torch(path)
     meta = content.get("meta") if isinstance(content, Mapping) else None
     meta = meta if isinstance(meta, Mapping) else {}

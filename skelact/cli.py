@@ -72,9 +72,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
     metavar="NAME|PATH",
     help="Zoo name or checkpoint (skelact's, mmaction2's, PYSKL's); several are fused. Default: ntu60-2d-joint.",
 )
-@click.option(
-    "--fusion-weights", callback=_numbers, metavar="W,W,...", help="One for each --model, such as 2,1,2,1."
-)
+@click.option("--fusion-weights", callback=_numbers, metavar="W,W,...", help="One for each --model, such as 2,1,2,1.")
 @click.option(
     "--pose-model",
     default="yolo26n-pose.pt",
@@ -92,9 +90,17 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 )
 @click.option("--topk", type=click.IntRange(1), default=5, show_default=True, help="Classes to print for each source.")
 @click.option(
-    "--clips", type=click.Choice(["1", "10"]), default="10", show_default=True, help="10 is more accurate, 1 faster."
+    "--clips",
+    type=click.Choice(["1", "10"]),
+    default="10",
+    show_default=True,
+    help="10 is more accurate, 1 faster.",
 )
-@click.option("--classes", metavar="NAME,NAME,...", help="Score only these classes; separate with ; if names hold commas.")
+@click.option(
+    "--classes",
+    metavar="NAME,NAME,...",
+    help="Score only these classes; separate with ; if names hold commas.",
+)
 @click.option(
     "--stream",
     type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]),
@@ -102,12 +108,17 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 )
 @click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a checkpoint that does not tell.")
 @click.option(
-    "--class-names", type=click.Path(exists=True, dir_okay=False), help="Text file with the model's classes, one a line."
+    "--class-names",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Text file with the model's classes, one a line.",
 )
 @click.option("--json", "json_path", metavar="PATH|-", help="Write everything as JSON; - is stdout.")
 @click.option("--csv", "csv_path", metavar="PATH|-", help="Write the top classes as CSV; - is stdout.")
 @click.option(
-    "--out-video", type=click.Path(), metavar="PATH", help="Write the overlay (H.264); a folder if there are several sources."
+    "--out-video",
+    type=click.Path(),
+    metavar="PATH",
+    help="Write the overlay (H.264); a folder if there are several sources.",
 )
 @click.option("--quiet", is_flag=True, help="No progress bars, no warnings.")
 @click.pass_context
@@ -190,7 +201,9 @@ def _print_result(result: SourceResult, out: Any) -> None:
 @main.command()
 @click.argument("path", metavar="CHECKPOINT")
 @click.option(
-    "--stream", type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]), help="Of a checkpoint that does not tell."
+    "--stream",
+    type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]),
+    help="Of a checkpoint that does not tell.",
 )
 @click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a checkpoint that does not tell.")
 @click.option("--json", "json_path", metavar="PATH|-", help="Write it as JSON; - is stdout.")

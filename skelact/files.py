@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -65,3 +66,15 @@ def _is_ours(filename: str, path: Path, temporary: Path) -> bool:
     """Whether an error names the file, its temporary name or one of its folders; FFmpeg says file:PATH."""
     found = Path(filename.removeprefix("file:"))
     return found in (path, temporary) or found in path.parents
+
+
+def sha256_of(path: str | Path) -> str:
+    """The sha256 of a file, or of the files in a folder in the order of their names, in hex."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if not file.is_dir():
+            with file.open("rb") as opened:
+                while chunk := opened.read(1 << 20):
+                    digest.update(chunk)
+    return digest.hexdigest()

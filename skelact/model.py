@@ -65,9 +65,7 @@ class TemporalConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, dilation: int, bn: bool) -> None:
         super().__init__()
         padding = (kernel - 1) * dilation // 2
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, (kernel, 1), (stride, 1), (padding, 0), dilation=(dilation, 1)
-        )
+        self.conv = nn.Conv2d(in_channels, out_channels, (kernel, 1), (stride, 1), (padding, 0), dilation=(dilation, 1))
         self.bn: nn.Module = nn.BatchNorm2d(out_channels) if bn else nn.Identity()
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]

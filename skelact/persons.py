@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skelact.structures import Array, Track
+from skelact.structures import Track
 
 
 def rank_tracks(tracks: Sequence[Track], img_shape: tuple[int, int], num_frames: int) -> tuple[Track, ...]:

@@ -17,6 +17,7 @@ from skelact.annotations import PICKLE_SUFFIXES, Annotation, load_annotations
 from skelact.checkpoint import Checkpoint, load_checkpoint
 from skelact.clips import ClipSettings, prepare_clips, tracks_keypoint
 from skelact.errors import SkelactError
+from skelact.files import sha256_of
 from skelact.linking import clothes_colour
 from skelact.model import count_operations, count_parameters
 from skelact.persons import main_persons, rank_tracks
@@ -63,7 +64,10 @@ def estimate_poses(
     ids: list[Array] = []
     colours: list[Array] = []
     with tqdm(
-        desc=Path(source).name, total=info.num_frames or None, unit=" frames", disable=None if progress else True
+        desc=Path(source).name,
+        total=info.num_frames or None,
+        unit=" frames",
+        disable=None if progress else True,
     ) as bar:
         for frame in read_frames(source):
             frames.append(pose_model.detect(frame))
@@ -100,7 +104,13 @@ def annotation_sequence(path: str | Path, annotation: Annotation) -> PoseSequenc
     )
     info = VideoInfo(f"{path}#{annotation.frame_dir}", annotation.img_shape or (1080, 1920), fps, T)
     return PoseSequence(
-        info, tracks, T, layout.name if layout else "unknown", time_s, {"poses": Path(path).name}, annotation.label
+        info,
+        tracks,
+        T,
+        layout.name if layout else "unknown",
+        time_s,
+        {"poses": Path(path).name},
+        annotation.label,
     )
 
 
@@ -144,11 +154,11 @@ class Classifier:
         progress: bool = True,
     ) -> None:
         if fusion_weights is not None and len(fusion_weights) != len(models):
-            raise SkelactError(
-                f"fusion weights: expected {len(models)}, one a model, found {len(fusion_weights)}"
-            )
+            raise SkelactError(f"fusion weights: expected {len(models)}, one a model, found {len(fusion_weights)}")
         if fusion_weights is not None and (min(fusion_weights) < 0 or sum(fusion_weights) <= 0):
-            raise SkelactError(f"fusion weights: expected positive numbers, found {', '.join(map(str, fusion_weights))}")
+            raise SkelactError(
+                f"fusion weights: expected positive numbers, found {', '.join(map(str, fusion_weights))}"
+            )
         self.members = tuple(
             Member(
                 found.published.name if found.published else str(name),
@@ -237,6 +247,7 @@ class Classifier:
             {
                 "name": member.name,
                 "file": member.path.name,
+                "sha256": sha256_of(member.path),
                 "stream": member.checkpoint.clips.stream,
                 "layout": member.checkpoint.clips.layout.name,
                 "num_classes": len(self.class_names),
@@ -431,7 +442,12 @@ def predict(
         classifier.scored_names,
         classifier.describe(),
         {
-            **{"pose_model": str(pose_model), "tracker": tracker, "device": classifier.device, "clips": clips},
+            **{
+                "pose_model": str(pose_model),
+                "tracker": tracker,
+                "device": classifier.device,
+                "clips": clips,
+            },
             **(estimator.provenance if estimator else {}),
         },
         versions(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from skelact.errors import SkelactError
+from skelact.files import sha256_of
 from skelact.skeleton import COCO
 from skelact.structures import Array, Frame, FramePoses
 from skelact.weights import cache_folder
@@ -70,9 +70,7 @@ class PoseModel:
         with _told_clearly(self.name):
             self._yolo = ultralytics.YOLO(path, task="pose")
             if self._yolo.task != "pose":
-                raise SkelactError(
-                    f"pose model {self.name}: expected a pose model, found one for {self._yolo.task!r}"
-                )
+                raise SkelactError(f"pose model {self.name}: expected a pose model, found one for {self._yolo.task!r}")
             found = self._results(np.zeros((64, 64, 3), np.uint8))
         # Selecting the CPU, ultralytics takes a thread away from torch, for the classifier and training too.
         torch.set_num_threads(threads)
@@ -84,7 +82,7 @@ class PoseModel:
             )
         self.provenance = {
             "pose_model": Path(self.name).name,
-            "pose_model_sha256": _sha256(Path(path)),
+            "pose_model_sha256": sha256_of(path) if Path(path).exists() else None,
             "ultralytics": ultralytics.__version__,
         }
 
@@ -147,8 +145,7 @@ def _find(name: str) -> str:
             raise SkelactError(f"pose model {name}: expected a pose model, such as yolo26n-pose.pt")
         return str(cached)
     raise SkelactError(
-        f"pose model {name}: no such file or folder, and ultralytics publishes none of that name; "
-        "try yolo26n-pose.pt"
+        f"pose model {name}: no such file or folder, and ultralytics publishes none of that name; try yolo26n-pose.pt"
     )
 
 
@@ -179,16 +176,3 @@ def _told_clearly(name: str) -> Any:
             f"pose model {name}: expected a YOLO pose model (.pt, .onnx, .engine, an OpenVINO folder), "
             f"but it cannot be loaded ({type(error).__name__}: {reason[:160]})"
         ) from error
-
-
-def _sha256(path: Path) -> str | None:
-    """Of a file, or of the files in a folder in the order of their names; None if it is not on this machine."""
-    if not path.exists():
-        return None
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            with file.open("rb") as opened:
-                for chunk in iter(lambda: opened.read(1 << 20), b""):
-                    digest.update(chunk)
-    return digest.hexdigest()

@@ -44,7 +44,11 @@ class Layout:
             raise SkelactError(
                 f"layout {self.name!r}: expected {num_joints} bone parents, one a joint, found {len(self.bone_parents)}"
             )
-        used = [self.center, *self.bone_parents, *(v for pair in (*self.edges, *self.flip_pairs) for v in pair)]
+        used = [
+            self.center,
+            *self.bone_parents,
+            *(v for pair in (*self.edges, *self.flip_pairs) for v in pair),
+        ]
         wrong = sorted({v for v in used if not 0 <= v < num_joints})
         if wrong or not num_joints:
             raise SkelactError(
@@ -133,13 +137,43 @@ COCO = Layout(
 NTU = Layout(
     name="nturgb+d",
     joints=(
-        *("spine_base", "spine_middle", "neck", "head", "left_shoulder", "left_elbow", "left_wrist", "left_hand"),
-        *("right_shoulder", "right_elbow", "right_wrist", "right_hand", "left_hip", "left_knee", "left_ankle"),
+        *(
+            "spine_base",
+            "spine_middle",
+            "neck",
+            "head",
+            "left_shoulder",
+            "left_elbow",
+            "left_wrist",
+            "left_hand",
+        ),
+        *(
+            "right_shoulder",
+            "right_elbow",
+            "right_wrist",
+            "right_hand",
+            "left_hip",
+            "left_knee",
+            "left_ankle",
+        ),
         *("left_foot", "right_hip", "right_knee", "right_ankle", "right_foot", "spine_shoulder"),
         *("left_hand_tip", "left_thumb", "right_hand_tip", "right_thumb"),
     ),
     edges=(
-        *((0, 1), (1, 20), (2, 20), (3, 2), (4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9), (11, 10)),
+        *(
+            (0, 1),
+            (1, 20),
+            (2, 20),
+            (3, 2),
+            (4, 20),
+            (5, 4),
+            (6, 5),
+            (7, 6),
+            (8, 20),
+            (9, 8),
+            (10, 9),
+            (11, 10),
+        ),
         *((12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18)),
         *((21, 7), (22, 7), (23, 11), (24, 11)),
     ),
@@ -157,7 +191,16 @@ NTU = Layout(
 OPENPOSE = Layout(
     name="openpose",
     joints=(
-        *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist"),
+        *(
+            "nose",
+            "neck",
+            "right_shoulder",
+            "right_elbow",
+            "right_wrist",
+            "left_shoulder",
+            "left_elbow",
+            "left_wrist",
+        ),
         *("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
         *("right_eye", "left_eye", "right_ear", "left_ear"),
     ),

@@ -65,7 +65,9 @@ class Tracker:
         settings = YAML.load(check_yaml(f"{name}.yaml" if name in TRACKERS else name))
         kind = settings.get("tracker_type") if isinstance(settings, dict) else None
         if kind not in TRACKER_MAP:
-            raise SkelactError(f"tracker {name}: expected tracker_type to be one of {', '.join(TRACKER_MAP)}, found {kind}")
+            raise SkelactError(
+                f"tracker {name}: expected tracker_type to be one of {', '.join(TRACKER_MAP)}, found {kind}"
+            )
         settings["track_buffer"] = max(1, round(settings.get("track_buffer", 30) * fps / BUFFER_FPS))
         self.name = name
         self._tracker = TRACKER_MAP[kind](args=IterableSimpleNamespace(**settings, device="cpu"))
@@ -90,6 +92,7 @@ class Tracker:
 
 
 # --- mending -----------------------------------------------------------------------------------------------------
+
 
 def build_tracks(
     frames: Sequence[FramePoses],

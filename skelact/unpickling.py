@@ -21,7 +21,6 @@ import numpy as np
 
 from skelact.errors import SkelactError
 
-
 # What unpickling a file that is no pickle, or half of one, raises.
 MALFORMED = (
     *(pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError, TypeError, ImportError),
@@ -79,7 +78,14 @@ def _bytearray(data: bytes | str = b"", encoding: str = "latin1") -> bytearray:
     return bytearray(data)
 
 
-_CONTAINERS = {"list": list, "dict": dict, "set": set, "frozenset": frozenset, "tuple": tuple, "complex": complex}
+_CONTAINERS = {
+    "list": list,
+    "dict": dict,
+    "set": set,
+    "frozenset": frozenset,
+    "tuple": tuple,
+    "complex": complex,
+}
 _NUMPY_MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
 _NUMPY_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 _TORCH_REBUILD = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
@@ -144,7 +150,9 @@ def load_pickle(path: str | Path) -> Any:
     except OSError as error:
         raise SkelactError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Refused as error:
-        raise SkelactError(f"{path}: refused, nothing was run: expected arrays and plain containers, but {error}") from None
+        raise SkelactError(
+            f"{path}: refused, nothing was run: expected arrays and plain containers, but {error}"
+        ) from None
     except MALFORMED as error:
         raise SkelactError(
             f"{path}: expected a pickle, found another or a damaged file ({type(error).__name__}: {error})"

@@ -190,9 +190,7 @@ class VideoWriter:
         if self._sound:
             self._sound.copy(until_s=time_s)
 
-    def _finish(
-        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-    ) -> None:
+    def _finish(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         if isinstance(error, av.FFmpegError) and not isinstance(error, OSError):
             raise SkelactError(f"cannot write {self.path}: FFmpeg says {error.strerror}") from error
         if error is not None:

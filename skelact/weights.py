@@ -7,7 +7,6 @@ is right. A file put into the folder by hand, under its published name, is as go
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import time
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from skelact.errors import SkelactError
+from skelact.files import sha256_of
 
 PUBLISHER = "https://download.openmmlab.com"  # what SKELACT_WEIGHTS_URL replaces
 TIMEOUT_S = 10.0  # to connect, and for each read
@@ -182,7 +182,7 @@ def locate(name: str) -> Path | None:
     model = _published(name)
     path = cache_folder() / model.file_name
     try:
-        found = _sha256(path)
+        found = sha256_of(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -267,14 +267,6 @@ def _advice(name: str) -> str:
     return (f"did you mean {', '.join(near)}? " if near else "") + "`skelact weights list` shows the zoo"
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _download_url(model: PublishedModel) -> str:
     mirror = os.environ.get("SKELACT_WEIGHTS_URL")
     return model.url.replace(PUBLISHER, mirror.rstrip("/"), 1) if mirror else model.url
@@ -284,7 +276,7 @@ def _download_verified(model: PublishedModel, part: Path, progress: bool) -> Non
     """Complete ``part``; remove it if its content is wrong."""
     resumed = part.exists()
     _download(model, part, progress)
-    found = _sha256(part)
+    found = sha256_of(part)
     if found.startswith(model.sha256):
         return
     part.unlink()

@@ -37,7 +37,11 @@ def to_json(predictions: PredictionSet, command: list[str] | None = None) -> dic
 
 
 def _result(result: SourceResult) -> dict[str, Any]:
-    content: dict[str, Any] = {"source": result.source, "error": result.error, "warnings": list(result.warnings)}
+    content: dict[str, Any] = {
+        "source": result.source,
+        "error": result.error,
+        "warnings": list(result.warnings),
+    }
     sequence = result.sequence
     if sequence is None:
         return content

@@ -29,9 +29,7 @@ def decode(path: Path) -> list[av.VideoFrame]:
 
 
 def test_the_same_seed_gives_the_same_pictures() -> None:
-    first, again, other = (
-        [frame for frame, _, _ in drawn.render(drawn.random_scene(seed), 2)] for seed in (3, 3, 4)
-    )
+    first, again, other = ([frame for frame, _, _ in drawn.render(drawn.random_scene(seed), 2)] for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 

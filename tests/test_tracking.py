@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from skelact.errors import SkelactError
-from skelact.structures import Array, FramePoses, Track
 from skelact.linking import clothes_colour
 from skelact.persons import centre_distance, main_persons, rank_tracks
+from skelact.structures import Array, FramePoses, Track
 from skelact.tracking import TRACKERS, Mending, Tracker, build_tracks
 
 FPS = 30.0
@@ -59,7 +59,9 @@ def overlap(box: Array, other: Array) -> float:
     return float(np.prod(np.clip(sides, 0, None)) / np.prod(box[2:] - box[:2]))
 
 
-def follow(frames: list[FramePoses], images: list[Array] | None = None, tracker: str = "bytetrack") -> tuple[Track, ...]:
+def follow(
+    frames: list[FramePoses], images: list[Array] | None = None, tracker: str = "bytetrack"
+) -> tuple[Track, ...]:
     tracking = Tracker(tracker, FPS)
     blank = np.zeros((*IMG_SHAPE, 3), np.uint8)
     ids = [tracking.update(poses, blank if images is None else images[t]) for t, poses in enumerate(frames)]
@@ -146,10 +148,9 @@ def test_short_gaps_are_interpolated_and_long_ones_left_empty() -> None:
     whole = follow(frames)[0]
 
     def lose(poses: FramePoses) -> FramePoses:
-        return FramePoses(
-            poses.frame_index, poses.time_s, *(values[:0] for values in (poses.keypoint, poses.keypoint_score)),
-            poses.bbox[:0], poses.bbox_score[:0],
-        )  # fmt: skip
+        nobody = np.zeros(0, np.int64)
+        found = (poses.keypoint, poses.keypoint_score, poses.bbox, poses.bbox_score)
+        return FramePoses(poses.frame_index, poses.time_s, *(values[nobody] for values in found))
 
     for t in (*range(20, 29), *range(50, 60)):
         frames[t] = lose(frames[t])
@@ -178,12 +179,16 @@ def person(x: float, height: float, frames: range, moves: float = 0.0, score: fl
     T = len(frames)
     time_s = np.arange(frames.start, frames.stop) / FPS
     keypoint = np.zeros((T, 17, 2), np.float32)
-    keypoint[..., 0] = x
+    keypoint[..., 0] = x + (moves * height * time_s % height)[:, None]
     keypoint[..., 1] = np.linspace(350 - height, 350, 17)
-    keypoint[..., 0] += (moves * height * time_s % height)[:, None]
-    box = np.tile(np.array([x - height / 4, 350 - height, x + height / 4, 350], np.float32), (T, 1))
     return Track(
-        track_id, frames.start, time_s, keypoint, np.full((T, 17), score, np.float32), box, np.full(T, score, np.float32)
+        track_id=track_id,
+        start_frame=frames.start,
+        time_s=time_s,
+        keypoint=keypoint,
+        keypoint_score=np.full((T, 17), score, np.float32),
+        bbox=np.tile(np.array([x - height / 4, 350 - height, x + height / 4, 350], np.float32), (T, 1)),
+        bbox_score=np.full(T, score, np.float32),
     )
 
 

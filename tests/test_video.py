@@ -302,9 +302,7 @@ def test_a_video_cut_short_gives_the_frames_before_the_cut(
     assert any("damaged" in message or "cut short" in message for message in caplog.messages)
 
 
-def test_damage_in_the_middle_costs_its_own_frames_only(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damage_in_the_middle_costs_its_own_frames_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = make_video(tmp_path / "a.mp4", noise=True)
     content = bytearray(path.read_bytes())
     start, stop = content.index(b"mdat") + 4, content.index(b"moov") - 4
@@ -382,9 +380,7 @@ def test_browsers_play_what_is_written(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("first_s", [0.0, 0.2])
-def test_sound_is_kept_and_in_time(
-    tmp_path: Path, name: str, sound: str, written: str, first_s: float
-) -> None:
+def test_sound_is_kept_and_in_time(tmp_path: Path, name: str, sound: str, written: str, first_s: float) -> None:
     codec = "mpeg4" if name.endswith(".avi") else "libx264"
     if name.endswith(".avi"):
         first_s = 0.0  # an AVI has no start

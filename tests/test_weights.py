@@ -151,9 +151,7 @@ def test_the_zoo_has_eight_streams_and_four_fusions_of_60_classes() -> None:
     assert all(name == model.name for name, model in zoo.ZOO.items())
     assert len(zoo.ZOO) == 12
     assert {model.name for model in singles} == {
-        f"ntu60-{dims}-{stream}"
-        for dims in ("2d", "3d")
-        for stream in ("joint", "bone", "joint-motion", "bone-motion")
+        f"ntu60-{dims}-{stream}" for dims in ("2d", "3d") for stream in ("joint", "bone", "joint-motion", "bone-motion")
     }
     assert len(set(zoo.NTU60_CLASSES)) == 60
     assert [zoo.NTU60_CLASSES[i] for i in (0, 42, 59)] == [
@@ -218,9 +216,7 @@ def test_a_wrong_file_in_the_cache_is_neither_used_nor_removed(publisher: Publis
     (cache / "walk.pth").write_bytes(b"something else")
     found = hashlib.sha256(b"something else").hexdigest()
     for look in (zoo.locate, zoo.fetch, zoo.resolve):
-        with pytest.raises(
-            SkelactError, match=f"expected sha256 {publisher.sha256('walk')}, found {found}; remove"
-        ):
+        with pytest.raises(SkelactError, match=f"expected sha256 {publisher.sha256('walk')}, found {found}; remove"):
             look("walk")
     assert (cache / "walk.pth").read_bytes() == b"something else"
 
@@ -250,9 +246,7 @@ def test_a_broken_connection_is_resumed(
     assert leftovers(cache) == {"walk.pth"}
 
 
-def test_a_server_that_keeps_breaking_leaves_a_part_for_the_next_run(
-    publisher: Publisher, cache: Path
-) -> None:
+def test_a_server_that_keeps_breaking_leaves_a_part_for_the_next_run(publisher: Publisher, cache: Path) -> None:
     publisher.answers = ["drop", "503", "drop"]
     with pytest.raises(SkelactError, match=r"closed after 225000 of 300000 bytes"):
         zoo.fetch("walk")
@@ -333,9 +327,7 @@ def test_a_mirror_that_is_no_url(publisher: Publisher, monkeypatch: pytest.Monke
         zoo.fetch("walk")
 
 
-def test_a_mirror_may_be_a_folder(
-    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mirror_may_be_a_folder(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "zoo").mkdir()
     (tmp_path / "zoo" / "walk.pth").write_bytes(publisher.files["/zoo/walk.pth"])
     monkeypatch.setenv("SKELACT_WEIGHTS_URL", tmp_path.as_uri())
@@ -529,7 +521,5 @@ def test_the_commands_import_nothing_heavy() -> None:
     heavy = {"torch", "numpy", "tqdm", "skelact.weights"}
     code = f"import sys, skelact.cli_weights; print(*{heavy} & set(sys.modules))"
     root = Path(__file__).parents[1]
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == ""
