@@ -216,7 +216,7 @@ def _uniform_frame_inds(num_frames: int, clip_len: int, start: int, draw: np.ran
 
 
 def gather(keypoint: Array, frame_inds: Array, settings: ClipSettings) -> Array:
-    """Take frames and fill the person slots: (M, T, V, C) and (num_clips, clip_len) to (num_clips, M', clip_len, V, C)."""
+    """Take frames and fill the slots: (M, T, V, C) and (num_clips, clip_len) to (num_clips, M', clip_len, V, C)."""
     M, _, V, C = keypoint.shape
     num_clips, clip_len = frame_inds.shape
     clips = np.zeros((num_clips, settings.num_person, clip_len, V, C), np.float32)

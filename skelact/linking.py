@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import lap
@@ -80,7 +81,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class _State:
-    """A person at one end of a piece: centre (2,) px, velocity (2,) px/frame, height px, posture (V, 2), colour (6,)."""
+    """A person at an end of a piece: centre (2,) px, velocity (2,) px/frame, height px, posture (V, 2), colour (6,)."""
 
     centre: Array
     velocity: Array
@@ -271,7 +272,7 @@ def _join(
     # ... then, where identities were swapped back, what lies on the way from one piece to the next and looks the same.
     wanted: dict[int, list[tuple[Path, Array, Array]]] = {}
     for chain, path in zip(chains, joined, strict=True):
-        for before, after in zip(chain[:-1], chain[1:], strict=True):
+        for before, after in pairwise(chain):
             if before.origin != after.origin:
                 for t, box in _way(before, after, frames).items():
                     wanted.setdefault(t, []).append((path, box, colour_of[id(after)]))

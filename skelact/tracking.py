@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path as FilePath
 
 import numpy as np
@@ -169,7 +170,7 @@ def _to_track(track_id: int, path: Path, frames: Sequence[FramePoses], max_gap: 
         values[t - start] = np.concatenate([frame.keypoint[i].ravel(), frame.keypoint_score[i], frame.bbox[i]])
         bbox_score[t - start] = frame.bbox_score[i]
     seen = np.array(sorted(path)) - start
-    for before, after in zip(seen[:-1], seen[1:], strict=True):
+    for before, after in pairwise(seen):
         missing = np.arange(before + 1, after)
         if 0 < len(missing) < max_gap:
             part = ((missing - before) / (after - before))[:, None].astype(np.float32)
