@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pickle
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from skelact.errors import SkelactError
+from skelact.files import atomic_path
 from skelact.structures import Array
 from skelact.unpickling import load_pickle
 
@@ -39,11 +41,59 @@ class Annotation:
 
 @dataclass(frozen=True)
 class AnnotationSet:
-    """A dataset: its samples, the names in each split, and class names where it has them."""
+    """A dataset.
 
-    annotations: tuple[Annotation, ...]
-    split: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    Attributes:
+        annotations: its samples.
+        split: names of the samples in each split.
+        class_names: one for each label; None where the file has none.
+        layout: name of the joint layout; None where the file does not tell.
+        provenance: what made it.
+    """
+
+    annotations: Sequence[Annotation]
+    split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
+    layout: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_annotations(dataset: AnnotationSet, path: str | Path, half: bool = False) -> None:
+    """Write a dataset as PYSKL and mmaction2 read it, all or nothing.
+
+    Args:
+        dataset: to write.
+        path: of the pickle.
+        half: float16 on disk, as the published files are: half the size, and joints are rounded to 1 px above 1024
+            and to 2 px above 2048.
+    """
+    dtype = np.float16 if half else np.float32
+    content: dict[str, Any] = {
+        "split": {name: list(names) for name, names in dataset.split.items()},
+        "annotations": [_to_dict(annotation, dtype) for annotation in dataset.annotations],
+    }
+    if dataset.class_names is not None:
+        content["class_names"] = list(dataset.class_names)
+    if dataset.layout is not None:
+        content["layout"] = dataset.layout
+    if dataset.provenance:
+        content["provenance"] = dict(dataset.provenance)
+    with atomic_path(path) as part, part.open("wb") as file:
+        pickle.dump(content, file, protocol=4)
+
+
+def _to_dict(annotation: Annotation, dtype: type) -> dict[str, Any]:
+    """One sample as the field's pickles have it."""
+    sample: dict[str, Any] = {"frame_dir": annotation.frame_dir}
+    if annotation.label is not None:
+        sample["label"] = annotation.label
+    if annotation.img_shape is not None:
+        sample["img_shape"] = sample["original_shape"] = annotation.img_shape
+    sample["total_frames"] = annotation.keypoint.shape[1]
+    sample["keypoint"] = annotation.keypoint.astype(dtype)
+    if annotation.keypoint_score is not None:
+        sample["keypoint_score"] = annotation.keypoint_score.astype(dtype)
+    return {**annotation.extra, **sample}
 
 
 def load_annotations(path: str | Path) -> AnnotationSet:
@@ -54,13 +104,16 @@ def load_annotations(path: str | Path) -> AnnotationSet:
     """
     content = load_pickle(path)
     split: dict[str, tuple[str, ...]] = {}
-    class_names = None
+    class_names = layout = None
+    provenance: Mapping[str, Any] = {}
     samples = content
     if isinstance(content, Mapping):
         samples = content.get("annotations")
         try:
             split = {str(name): tuple(map(str, names)) for name, names in content.get("split", {}).items()}
             class_names = tuple(map(str, content.get("class_names") or ())) or None
+        layout = str(content["layout"]) if content.get("layout") else None
+        provenance = content.get("provenance") or {}
         except (AttributeError, TypeError, ValueError) as error:
             raise SkelactError(
                 f'{path}: expected "split" as {{name: [frame_dir, ...]}} and "class_names" as a list, found {error}'
@@ -73,7 +126,8 @@ def load_annotations(path: str | Path) -> AnnotationSet:
         )
     if not samples:
         raise SkelactError(f"{path}: expected annotations, found an empty list")
-    return AnnotationSet(tuple(_read(path, k, sample) for k, sample in enumerate(samples)), split, class_names)
+    annotations = tuple(_read(path, k, sample) for k, sample in enumerate(samples))
+    return AnnotationSet(annotations, split, class_names, layout, provenance)
 
 
 def _read(path: str | Path, index: int, sample: Mapping[str, Any]) -> Annotation:
@@ -109,7 +163,7 @@ def _read(path: str | Path, index: int, sample: Mapping[str, Any]) -> Annotation
         if np.size(label) != 1 or np.asarray(label).dtype.kind not in "iu":
             raise wrong("label", "a class index", repr(label))
         label = int(np.ravel(label)[0])
-    known = {"frame_dir", "keypoint", "keypoint_score", "img_shape", "label"}
+    known = {"frame_dir", "keypoint", "keypoint_score", "img_shape", "original_shape", "total_frames", "label"}
     return Annotation(
         frame_dir=name,
         keypoint=keypoint,

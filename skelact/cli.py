@@ -149,8 +149,12 @@ def predict(
     from pathlib import Path
 
     from skelact import pipeline, writers
+    from skelact.files import check_writable
     from skelact.skeleton import load_layout
 
+    for path in (json_path, csv_path):
+        if path not in (None, "-"):
+            check_writable(path)
     if quiet:
         logging.getLogger("skelact").setLevel(logging.ERROR)
     out = sys.stderr if "-" in (json_path, csv_path) else sys.stdout
@@ -171,10 +175,11 @@ def predict(
         writers.write_json(writers.to_json(predictions, ["skelact", *sys.argv[1:]]), json_path)
     if csv_path:
         writers.write_text(writers.to_csv(predictions), csv_path)
-    failed = [result.source for result in predictions.results if result.error is not None]
+    failed = sum(result.error is not None for result in predictions.results)
+    if failed and len(predictions.results) > 1:
+        raise click.ClickException(f"{failed} of {len(predictions.results)} sources failed")
     if failed:
-        count = len(predictions.results)
-        raise click.ClickException(f"{len(failed)} of {count} sources failed" if count > 1 else "no prediction")
+        context.exit(1)
 
 
 def _split(names: str | None) -> list[str] | None:
@@ -189,11 +194,9 @@ def _print_result(result: SourceResult, out: Any) -> None:
         click.echo(f"Error: {result.error}", err=True)
         return
     click.echo(result.source, file=out)
-    if not result.predictions:
-        click.echo("  nobody was found", file=out)
     for prediction in result.predictions:
         who = ", ".join(str(track_id) for track_id in prediction.track_ids)
-        click.echo(f"  {prediction.start_s:.1f}-{prediction.stop_s:.1f} s, person {who}", file=out)
+        click.echo(f"  {prediction.start_s:.2f}-{prediction.stop_s:.2f} s, person {who}", file=out)
         for name, score in prediction.top_k:
             click.echo(f"  {score:7.1%}  {name}", file=out)
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from skelact.errors import SkelactError
@@ -60,6 +60,22 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             raise  # the body failed on another file
         reason = _ADVICE.get(error.errno or 0) or f"{error.strerror or error}; choose another path"
         raise SkelactError(f"cannot write {path}: {reason}") from error
+
+
+class _Undo(Exception):  # noqa: N818
+    """Leaves ``atomic_path`` without a file."""
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out before hours of work, rather than after, that a file can't be written.
+
+    Raises:
+        SkelactError: as ``atomic_path``.
+    """
+    with suppress(_Undo), atomic_path(path) as part:
+        if part != Path(path):  # a pipe or device is left alone
+            part.touch()
+        raise _Undo
 
 
 def _is_ours(filename: str, path: Path, temporary: Path) -> bool:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 import skelact
 from skelact.annotations import PICKLE_SUFFIXES, Annotation, load_annotations
 from skelact.checkpoint import Checkpoint, load_checkpoint
-from skelact.clips import ClipSettings, prepare_clips, tracks_keypoint
+from skelact.clips import ClipSettings, check_keypoint, prepare_clips, tracks_keypoint
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
 from skelact.linking import clothes_colour
@@ -221,9 +221,8 @@ class Classifier:
         from_video = "pose_model" in sequence.provenance
         warnings = []
         for member in self.members:
-            clips = member.checkpoint.clips
             if from_video:
-                check_takes_video(member.name, clips)
+                check_takes_video(member.name, member.checkpoint.clips)
             trained = member.checkpoint.provenance
             if not from_video or "pose_model" not in trained:
                 continue
@@ -240,6 +239,14 @@ class Classifier:
                     f"{sequence.info.img_shape[1]} x {sequence.info.img_shape[0]}: another aspect ratio"
                 )
         return list(dict.fromkeys(warnings))
+
+    def check_sample(self, path: Path, sample: Annotation) -> None:
+        """Refuse a pickle's sample of another layout or dimension; its name stands in the error."""
+        for member in self.members:
+            try:
+                check_keypoint(sample.keypoint, member.checkpoint.clips)
+            except SkelactError as error:
+                raise SkelactError(f"{path}: sample {sample.frame_dir}: {member.name}: {error}") from None
 
     def describe(self) -> list[dict[str, Any]]:
         """What the JSON says of each network."""
@@ -349,7 +356,7 @@ class SourceResult:
         source: the path, or ``PICKLE#frame_dir``.
         sequence: everybody in it; None where it failed before.
         persons: ids of the tracks that filled the clip's slots.
-        predictions: the answers; empty where nobody was found or the source failed.
+        predictions: the answers; empty where the source failed.
         warnings: why to doubt the answers.
         error: why the source failed, or None.
     """
@@ -468,6 +475,8 @@ def _predict_source(
     try:
         if path.suffix.lower() in PICKLE_SUFFIXES:
             annotations = load_annotations(path).annotations
+            for sample in annotations:
+                classifier.check_sample(path, sample)
             sequences: Iterable[PoseSequence] = (annotation_sequence(path, sample) for sample in annotations)
             several = len(annotations) > 1
         else:
@@ -503,7 +512,10 @@ def predict_sequence(sequence: PoseSequence, classifier: Classifier, topk: int =
     if "pose_model" in sequence.provenance:
         persons = main_persons(sequence.tracks, sequence.info.img_shape, num_frames, classifier.num_person)
     if not persons:
-        return SourceResult(source, sequence, (), (*warnings, f"nobody was found in {num_frames} frames"))
+        raise SkelactError(
+            f"{source}: expected people, found nobody in {num_frames} frames; are they large enough to see, or does "
+            "another --pose-model find them?"
+        )
     keypoint, score = tracks_keypoint(persons, num_frames)
     scores = classifier.scores(keypoint, score, sequence.info.img_shape, clips)
     best = np.argsort(-scores, kind="stable")[:topk]

@@ -106,9 +106,8 @@ def _allowed(module: str, name: str) -> Any:
         if name in ("ndarray", "dtype"):
             return getattr(np, name)
         if name in ("_reconstruct", "scalar"):
-            from numpy.core import multiarray
-
-            return getattr(multiarray, name)
+            core = np._core if hasattr(np, "_core") else np.core  # type: ignore[attr-defined]
+            return getattr(core.multiarray, name)
     if module in _NUMPY_NUMERIC and name == "_frombuffer":
         return _Function(_array_from_buffer)
     if module == "torch.storage" and name == "_load_from_bytes":
