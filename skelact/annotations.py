@@ -112,12 +112,12 @@ def load_annotations(path: str | Path) -> AnnotationSet:
         try:
             split = {str(name): tuple(map(str, names)) for name, names in content.get("split", {}).items()}
             class_names = tuple(map(str, content.get("class_names") or ())) or None
-        layout = str(content["layout"]) if content.get("layout") else None
-        provenance = content.get("provenance") or {}
         except (AttributeError, TypeError, ValueError) as error:
             raise SkelactError(
                 f'{path}: expected "split" as {{name: [frame_dir, ...]}} and "class_names" as a list, found {error}'
             ) from None
+        layout = str(content["layout"]) if content.get("layout") else None
+        provenance = content.get("provenance") or {}
     if not isinstance(samples, list) or not all(isinstance(sample, Mapping) for sample in samples):
         found = f"a dict with {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
         raise SkelactError(

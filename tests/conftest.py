@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SKELACT_SHARED") or ROOT.parent / "shared")
 
 sys.path.insert(0, str(ROOT / "scripts"))  # drawn_people.py
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin starve busy machines
 
 
 def pytest_configure(config: pytest.Config) -> None:
