@@ -186,7 +186,7 @@ class Plan:
 
     end: float
     decay_s: float
-    warmup_steps: int = 200
+    warmup_steps: int = 50
 
     def lr_factor(self, now: float, step: int) -> float:
         """Share of the full learning rate at a time and at a step of this run."""

@@ -9,12 +9,17 @@ from skelact.errors import SkelactError
 
 if TYPE_CHECKING:
     from skelact.checkpoint import load_checkpoint, save_checkpoint
-    from skelact.pipeline import inspect_checkpoint, predict
+    from skelact.classifier import inspect_checkpoint
+    from skelact.converters import convert
+    from skelact.extract import extract_poses
+    from skelact.pipeline import predict
 
 __version__ = "0.1.0"
 __all__ = [
     "SkelactError",
     "__version__",
+    "convert",
+    "extract_poses",
     "inspect_checkpoint",
     "load_checkpoint",
     "predict",
@@ -23,8 +28,10 @@ __all__ = [
 
 # Imported on first use: torch takes seconds, and ``skelact --help`` should not wait for it.
 _LAZY = {
+    "convert": "skelact.converters",
     "predict": "skelact.pipeline",
-    "inspect_checkpoint": "skelact.pipeline",
+    "inspect_checkpoint": "skelact.classifier",
+    "extract_poses": "skelact.extract",
     "load_checkpoint": "skelact.checkpoint",
     "save_checkpoint": "skelact.checkpoint",
 }

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from skelact import __version__
+from skelact.cli_convert import convert
+from skelact.cli_extract import extract_poses
 from skelact.cli_weights import weights
 from skelact.errors import SkelactError
 
@@ -51,6 +53,8 @@ def main(debug: bool) -> None:
 
 
 main.add_command(weights)
+main.add_command(convert)
+main.add_command(extract_poses)
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
@@ -112,7 +116,12 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
     type=click.Path(exists=True, dir_okay=False),
     help="Text file with the model's classes, one a line.",
 )
-@click.option("--json", "json_path", metavar="PATH|-", help="Write everything as JSON; - is stdout.")
+@click.option(
+    "--json",
+    "json_path",
+    metavar="PATH|-",
+    help="Write everything as JSON; - is stdout. A folder (FOLDER/) gets one for each source; done ones are skipped.",
+)
 @click.option("--csv", "csv_path", metavar="PATH|-", help="Write the top classes as CSV; - is stdout.")
 @click.option(
     "--out-video",
@@ -120,6 +129,11 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
     metavar="PATH",
     help="Write the overlay (H.264); a folder if there are several sources.",
 )
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, each for a source.")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to work."
+)
+@click.option("--ray-address", metavar="HOST:PORT", help="Of a Ray cluster. Default: a local one is started.")
 @click.option("--quiet", is_flag=True, help="No progress bars, no warnings.")
 @click.pass_context
 def predict(
@@ -152,9 +166,10 @@ def predict(
     from skelact.files import check_writable
     from skelact.skeleton import load_layout
 
-    for path in (json_path, csv_path):
-        if path not in (None, "-"):
-            check_writable(path)
+    json_dir = json_path if json_path and (json_path.endswith("/") or Path(json_path).is_dir()) else None
+    for output in (f"{json_dir}/result.json" if json_dir else json_path, csv_path):
+        if output not in (None, "-"):
+            check_writable(str(output))
     if quiet:
         logging.getLogger("skelact").setLevel(logging.ERROR)
     out = sys.stderr if "-" in (json_path, csv_path) else sys.stdout
@@ -168,10 +183,11 @@ def predict(
         class_names=tuple(name.strip() for name in names if name.strip()) or None,
         progress=not quiet,
         on_result=lambda result: _print_result(result, out),
+        json_dir=json_dir,
         debug=bool(context.find_root().params["debug"]),
         **options,
     )
-    if json_path:
+    if json_path and not json_dir:
         writers.write_json(writers.to_json(predictions, ["skelact", *sys.argv[1:]]), json_path)
     if csv_path:
         writers.write_text(writers.to_csv(predictions), csv_path)

@@ -67,13 +67,17 @@ class PoseModel:
         self.device = choose_device(device)
         threads = torch.get_num_threads()
         path = _find(self.name)
-        with _told_clearly(self.name):
-            self._yolo = ultralytics.YOLO(path, task="pose")
-            if self._yolo.task != "pose":
-                raise SkelactError(f"pose model {self.name}: expected a pose model, found one for {self._yolo.task!r}")
-            found = self._results(np.zeros((64, 64, 3), np.uint8))
-        # Selecting the CPU, ultralytics takes a thread away from torch, for the classifier and training too.
-        torch.set_num_threads(threads)
+        try:
+            with _told_clearly(self.name):
+                self._yolo = ultralytics.YOLO(path, task="pose")
+                if self._yolo.task != "pose":
+                    raise SkelactError(
+                        f"pose model {self.name}: expected a pose model, found one for {self._yolo.task!r}"
+                    )
+                found = self._results(np.zeros((64, 64, 3), np.uint8))
+        finally:
+            # Selecting the CPU, ultralytics takes a thread away from torch, for the classifier and training too.
+            torch.set_num_threads(threads)
         joints = 0 if found.keypoints is None else found.keypoints.data.shape[1]
         if joints != COCO.num_joints:
             raise SkelactError(
@@ -136,6 +140,8 @@ def _find(name: str) -> str:
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
     path = Path(name).expanduser()
+    if path.suffix.lower() in (".yaml", ".yml"):
+        raise SkelactError(f"pose model {name}: expected weights, found an architecture; train it first")
     if path.exists() or name.lower().startswith(REMOTE):
         return str(path) if path.exists() else name
     file_name = name if path.suffix else f"{name}.pt"
@@ -170,7 +176,7 @@ def _told_clearly(name: str) -> Any:
         reason = " ".join(str(error).split())
         if "outside the supported" in reason:
             raise SkelactError(
-                f"pose model {name}: refused, nothing was run: it holds more than the layers of a YOLO model"
+                f"pose model {name}: refused, nothing was run: expected the layers of a YOLO model and nothing else"
             ) from error
         raise SkelactError(
             f"pose model {name}: expected a YOLO pose model (.pt, .onnx, .engine, an OpenVINO folder), "

@@ -224,7 +224,25 @@ HAND = Layout(
     center=0,
 )
 
-LAYOUTS = {layout.name: layout for layout in (COCO, NTU, OPENPOSE, HAND)}
+JHMDB = Layout(
+    name="jhmdb",
+    joints=(
+        *("neck", "belly", "face", "right_shoulder", "left_shoulder", "right_hip", "left_hip"),
+        *("right_elbow", "left_elbow", "right_knee", "left_knee", "right_wrist", "left_wrist"),
+        *("right_ankle", "left_ankle"),
+    ),
+    edges=(
+        *((0, 1), (2, 0), (3, 0), (4, 0), (5, 1), (6, 1), (7, 3), (8, 4)),
+        *((9, 5), (10, 6), (11, 7), (12, 8), (13, 9), (14, 10)),
+    ),
+    center=1,
+    flip_pairs=((4, 3), (6, 5), (8, 7), (10, 9), (12, 11), (14, 13)),
+)
+
+LAYOUTS = {layout.name: layout for layout in (COCO, NTU, OPENPOSE, HAND, JHMDB)}
+
+# What stands for a joint that a layout lacks: the mean of these.
+STAND_INS = {"neck": ("left_shoulder", "right_shoulder"), "nose": ("face",)}
 
 
 def layout_of_joints(num_joints: int) -> Layout | None:
@@ -248,3 +266,49 @@ def load_layout(name_or_path: str | Path) -> Layout:
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SkelactError(f"layout {path}: expected a JSON file, found {error}") from None
     return Layout.from_dict({"name": path.stem, **values} if isinstance(values, Mapping) else values)
+
+
+def convert_layout(
+    keypoint: Array, keypoint_score: Array | None, source: Layout, target: Layout
+) -> tuple[Array, Array]:
+    """Give 2D poses the joints of another layout: those of the same name, or what stands for them.
+
+    A neck is the mean of the shoulders with the lower of their scores, for it is known no better than the worse one;
+    it is not known where a shoulder is not. JHMDB's face becomes the nose. Joints that nothing stands for are zero with
+    score 0, and joints that the target lacks are dropped.
+
+    Args:
+        keypoint: (..., V, 2), V of the source.
+        keypoint_score: (..., V) in [0, 1]; None takes every joint that is not zero as seen.
+        source: the layout that the poses have.
+        target: the layout that they get.
+
+    Returns:
+        Keypoints (..., V, 2) and scores (..., V) float32, V of the target.
+
+    Raises:
+        SkelactError: the keypoints are not 2D poses of the source, or the layouts have no joint in common.
+    """
+    if keypoint.shape[-2:] != (source.num_joints, 2):
+        raise SkelactError(
+            f"layout {source.name!r} to {target.name!r}: expected 2D keypoints (..., {source.num_joints}, 2), "
+            f"found shape {keypoint.shape}"
+        )
+    score = np.any(keypoint != 0, axis=-1) if keypoint_score is None else keypoint_score
+    index = {joint: v for v, joint in enumerate(source.joints)}
+    new_keypoint = np.zeros((*keypoint.shape[:-2], target.num_joints, 2), np.float32)
+    new_score = np.zeros(new_keypoint.shape[:-1], np.float32)
+    found = False
+    for v, joint in enumerate(target.joints):
+        names = (joint,) if joint in index else STAND_INS.get(joint, ())
+        joints = [index[name] for name in names if name in index]
+        if not joints or len(joints) < len(names):
+            continue
+        found = True
+        new_score[..., v] = score[..., joints].min(-1)
+        new_keypoint[..., v, :] = keypoint[..., joints, :].mean(-2)
+        if len(joints) > 1:
+            new_keypoint[..., v, :] *= new_score[..., v, None] > 0
+    if not found:
+        raise SkelactError(f"layout {source.name!r} has no joint in common with {target.name!r}; choose another")
+    return new_keypoint, new_score

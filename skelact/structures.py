@@ -140,3 +140,33 @@ class Prediction:
     top_k: tuple[tuple[str, float], ...]
     scores: Array
     class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SourceResult:
+    """What became of one source.
+
+    Attributes:
+        source: the path, or ``PICKLE#frame_dir``.
+        sequence: everybody in it; None where it failed before.
+        predictions: the answers; empty where the source failed.
+        warnings: why to doubt the answers.
+        error: why the source failed, or None.
+    """
+
+    source: str
+    sequence: PoseSequence | None = None
+    predictions: tuple[Prediction, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class PredictionSet:
+    """Results of all sources, and what is needed to make them again."""
+
+    results: tuple[SourceResult, ...]
+    class_names: tuple[str, ...]
+    models: list[dict[str, Any]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)

@@ -184,3 +184,44 @@ def _to_track(track_id: int, path: Path, frames: Sequence[FramePoses], max_gap: 
         bbox=values[:, V * 3 :],
         bbox_score=bbox_score,
     )
+
+
+def stretch(track: Track, stride: int, time_s: Array) -> Track:
+    """A track on every ``stride``-th frame as one on all frames.
+
+    Between two frames in which the person is seen, joints and scores are interpolated; the last pose is held for the
+    few frames that follow it.
+
+    Args:
+        track: on the posed frames.
+        stride: frames from one posed frame to the next.
+        time_s: (T,) of all frames.
+    """
+    if stride == 1:
+        return track
+    assert track.keypoint_score is not None
+    assert track.bbox is not None
+    assert track.bbox_score is not None
+    start = track.start_frame * stride
+    stop = min(track.stop_frame * stride, len(time_s))
+    position = np.minimum(np.arange(stop - start) / stride, track.num_frames - 1)
+    before = position.astype(int)
+    after = np.minimum(before + 1, track.num_frames - 1)
+    part = (position - before).astype(np.float32)
+    # Where one neighbour is missing there is nothing to interpolate; a posed frame stands for itself.
+    known = (track.present[before] & track.present[after]) | ((part == 0) & track.present[before])
+
+    def spread(values: Array) -> Array:
+        shape = (-1, *[1] * (values.ndim - 1))
+        mixed = values[before] + (values[after] - values[before]) * part.reshape(shape)
+        return np.where(known.reshape(shape), mixed, 0).astype(np.float32)
+
+    return Track(
+        track_id=track.track_id,
+        start_frame=start,
+        time_s=time_s[start:stop],
+        keypoint=spread(track.keypoint),
+        keypoint_score=spread(track.keypoint_score),
+        bbox=spread(track.bbox),
+        bbox_score=np.where(part == 0, track.bbox_score[before], 0).astype(np.float32),
+    )

@@ -13,7 +13,8 @@ import re
 import sys
 import types
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +33,7 @@ class Refused(pickle.UnpicklingError):
     """A pickle asks for more than data."""
 
 
-class _Function:
+class Protected:
     """A function that a pickle may call but not change: pickles can set the attributes of what they name."""
 
     __slots__ = ("_call",)
@@ -91,31 +92,31 @@ _NUMPY_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 _TORCH_REBUILD = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
 
 
-def _allowed(module: str, name: str) -> Any:
+def allowed(module: str, name: str) -> Any:
     """What a pickle may call by this name, or None."""
     if module in ("builtins", "__builtin__"):
         if name in ("bytes", "bytearray"):
-            return _Function(_no_bytes if name == "bytes" else _bytearray)
+            return Protected(_no_bytes if name == "bytes" else _bytearray)
         return _CONTAINERS.get(name)
     if module == "collections":
         # A Counter becomes a dict: it is a Python class, whose attributes a pickle could set.
         return {"OrderedDict": OrderedDict, "defaultdict": defaultdict, "Counter": dict}.get(name)
     if module == "_codecs" and name == "encode":
-        return _Function(_latin1_bytes)
+        return Protected(_latin1_bytes)
     if module in _NUMPY_MODULES:
         if name in ("ndarray", "dtype"):
             return getattr(np, name)
         if name in ("_reconstruct", "scalar"):
-            core = np._core if hasattr(np, "_core") else np.core  # type: ignore[attr-defined]
+            core = np._core if hasattr(np, "_core") else np.core
             return getattr(core.multiarray, name)
     if module in _NUMPY_NUMERIC and name == "_frombuffer":
-        return _Function(_array_from_buffer)
+        return Protected(_array_from_buffer)
     if module == "torch.storage" and name == "_load_from_bytes":
-        return _Function(_load_storage)
+        return Protected(_load_storage)
     if module == "torch._utils" and name in _TORCH_REBUILD:
         import torch
 
-        return _Function(getattr(torch._utils, name))
+        return Protected(getattr(torch._utils, name))
     return None
 
 
@@ -128,7 +129,7 @@ class _Unpickler(pickle.Unpickler):
     """Arrays, tensors and plain containers."""
 
     def find_class(self, module: str, name: str) -> Any:
-        found = _allowed(module, name)
+        found = allowed(module, name)
         if found is None:
             raise Refused(f"it wants to call {module}.{name}")
         return found
@@ -140,10 +141,19 @@ def load_pickle(path: str | Path) -> Any:
     Raises:
         SkelactError: it is missing, truncated, no pickle, or holds anything else; nothing of it was run.
     """
-    path = Path(path)
+    with pickle_errors(path), Path(path).open("rb") as file:
+        return restricted_load(file)
+
+
+@contextmanager
+def pickle_errors(path: str | Path) -> Iterator[None]:
+    """Tell whatever unpickling raises in one line.
+
+    Raises:
+        SkelactError: in its place.
+    """
     try:
-        with path.open("rb") as file:
-            return restricted_load(file)
+        yield
     except FileNotFoundError:
         raise SkelactError(f"{path}: no such file") from None
     except OSError as error:
@@ -177,7 +187,7 @@ class _CheckpointUnpickler(_Unpickler):
     """As above, and what torch's own files need; objects of unknown classes become stand-ins."""
 
     def find_class(self, module: str, name: str) -> Any:
-        found = _allowed(module, name)
+        found = allowed(module, name)
         full_name = f"{module}.{name}"
         if found is not None:
             return found

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import queue
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -113,6 +115,43 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
         if damage.broken or damage.stop_s < EARLY_END * claimed_s - frame_s:
             found = f"{num_frames} frames, {time_s + frame_s:.1f} of {claimed_s:.1f} s"
             logger.warning("%s: the file is cut short: %s decoded", path, found)
+
+
+def read_ahead(frames: Iterator[Frame], depth: int = 8) -> Iterator[Frame]:
+    """The same frames, decoded in a thread of their own while the caller works on those before.
+
+    Args:
+        frames: of ``read_frames``.
+        depth: frames to hold ready at most.
+    """
+    ready: queue.Queue[Frame | BaseException | None] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(item: Frame | BaseException | None) -> None:
+        while not stopped.is_set():
+            with suppress(queue.Full):
+                return ready.put(item, timeout=0.1)
+
+    def decode() -> None:
+        try:
+            for frame in frames:
+                put(frame)
+                if stopped.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # surfaces in the caller
+            put(error)
+
+    thread = threading.Thread(target=decode, name="decoder", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
 
 
 class VideoWriter:

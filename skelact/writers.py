@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skelact.files import atomic_path
-from skelact.pipeline import PredictionSet, SourceResult
+from skelact.structures import PredictionSet, SourceResult
 
 SCHEMA_VERSION = 1
 CSV_FIELDS = ("source", "start_s", "stop_s", "track_ids", "rank", "class_name", "score", "error")
@@ -22,7 +22,7 @@ def to_json(predictions: PredictionSet, command: list[str] | None = None) -> dic
     """Everything that a run found out, in JSON types.
 
     Args:
-        predictions: of ``pipeline.predict``.
+        predictions: of ``predict``.
         command: the command line, for the record.
     """
     return {
@@ -114,3 +114,11 @@ def write_text(text: str, path: str) -> None:
 def write_json(content: dict[str, Any], path: str) -> None:
     """Indented, to a file or stdout."""
     write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)
+
+
+def read_key(path: Path) -> str | None:
+    """The key under which a JSON was written (``predict`` with ``json_dir``); None if there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("key") or None
+    except (OSError, ValueError, AttributeError):
+        return None

@@ -1,0 +1,254 @@
+"""The networks that answer: loaded from the zoo or from files, checked against the poses, their scores fused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skelact.annotations import Annotation
+from skelact.checkpoint import Checkpoint, load_checkpoint
+from skelact.clips import ClipSettings, check_keypoint, prepare_clips
+from skelact.errors import SkelactError
+from skelact.files import sha256_of
+from skelact.model import count_operations, count_parameters
+from skelact.pose import choose_device
+from skelact.skeleton import COCO, Layout
+from skelact.structures import Array, PoseSequence
+from skelact.weights import PublishedModel, resolve
+
+# What the published NTU60 checkpoints were trained on: HRNet's poses on Kinect's 1080p video.
+NTU60_2D_TRAINING = {"pose_model": "HRNet", "img_shape": (1080, 1920)}
+ASPECT_RATIO_TOLERANCE = 1.25
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a fusion: its name, what it is, and the weight of its scores."""
+
+    name: str
+    path: Path
+    checkpoint: Checkpoint
+    weight: float
+
+
+class Classifier:
+    """One or several networks whose scores are fused.
+
+    Args:
+        models: zoo names or checkpoint paths.
+        fusion_weights: one for each model; the published ones by default within a fused zoo name, else equal.
+        stream, layout, class_names: as for ``load_checkpoint``.
+        classes: score only these, by name.
+        device: None chooses.
+        progress: show downloads.
+
+    Raises:
+        SkelactError: a model is missing or refused, or models with other classes are to be fused.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str | Path],
+        fusion_weights: Sequence[float] | None = None,
+        stream: str | None = None,
+        layout: Layout | None = None,
+        class_names: tuple[str, ...] | None = None,
+        classes: Sequence[str] | None = None,
+        device: str | None = None,
+        progress: bool = True,
+    ) -> None:
+        if fusion_weights is not None and len(fusion_weights) != len(models):
+            raise SkelactError(f"fusion weights: expected {len(models)}, one a model, found {len(fusion_weights)}")
+        if fusion_weights is not None and not (min(fusion_weights) >= 0 and 0 < sum(fusion_weights) < math.inf):
+            raise SkelactError(
+                f"fusion weights: expected positive numbers, found {', '.join(map(str, fusion_weights))}"
+            )
+        self.members = tuple(
+            Member(
+                found.published.name if found.published else str(name),
+                found.path,
+                _load_member(found.path, found.published, stream, layout, class_names),
+                found.weight * weight,
+            )
+            for name, weight in zip(models, fusion_weights or [1.0] * len(models), strict=True)
+            for found in resolve(name, progress)
+        )
+        self.class_names = self.members[0].checkpoint.class_names
+        for member in self.members[1:]:
+            if member.checkpoint.class_names != self.class_names:
+                raise SkelactError(
+                    f"cannot fuse {self.members[0].name} and {member.name}: their classes differ "
+                    f"({len(self.class_names)} and {len(member.checkpoint.class_names)})"
+                )
+        self.scored = _class_indices(self.class_names, classes)
+        self.device = choose_device(device)
+        self._networks = [member.checkpoint.build().to(self.device) for member in self.members]
+
+    @property
+    def scored_names(self) -> tuple[str, ...]:
+        """Names of the classes that are scored."""
+        return tuple(self.class_names[i] for i in self.scored)
+
+    @property
+    def num_person(self) -> int:
+        """Slots of the network that takes most."""
+        return max(member.checkpoint.clips.num_person for member in self.members)
+
+    def scores(
+        self, keypoint: Array, keypoint_score: Array | None, img_shape: tuple[int, int] | None, num_clips: int
+    ) -> Array:
+        """Fused scores of one sample.
+
+        Args:
+            keypoint, keypoint_score, img_shape, num_clips: as for ``clips.prepare_clips``.
+
+        Returns:
+            (classes scored,) float64, sum 1: the weighted mean over networks of the mean over clips of the softmax.
+        """
+        import torch
+
+        total = np.zeros(len(self.scored))
+        for member, network in zip(self.members, self._networks, strict=True):
+            clips = prepare_clips(keypoint, keypoint_score, img_shape, member.checkpoint.clips, num_clips)
+            with torch.inference_mode():
+                logits = network(torch.from_numpy(clips).to(self.device))[:, self.scored]
+                softmax = logits.double().softmax(dim=1).mean(dim=0)
+            total += member.weight * softmax.cpu().numpy()
+        return total / total.sum()
+
+    def check(self, sequence: PoseSequence) -> list[str]:
+        """Refuse poses that the networks can't take; warn of those unlike their training data.
+
+        Raises:
+            SkelactError: another layout, or 2D for 3D.
+        """
+        from_video = "pose_model" in sequence.provenance
+        warnings = []
+        for member in self.members:
+            if from_video:
+                check_takes_video(member.name, member.checkpoint.clips)
+            trained = member.checkpoint.provenance
+            if not from_video or "pose_model" not in trained:
+                continue
+            if trained["pose_model"] != sequence.provenance["pose_model"]:
+                warnings.append(
+                    f"{member.name} was trained on poses of {trained['pose_model']}, these are of "
+                    f"{sequence.provenance['pose_model']}: expect lower accuracy and scores"
+                )
+            height, width = trained.get("img_shape") or sequence.info.img_shape
+            ratio = (sequence.info.img_shape[1] / sequence.info.img_shape[0]) / (width / height)
+            if max(ratio, 1 / ratio) > ASPECT_RATIO_TOLERANCE:
+                warnings.append(
+                    f"{member.name} was trained on pictures of {width} x {height}, this one has "
+                    f"{sequence.info.img_shape[1]} x {sequence.info.img_shape[0]}: another aspect ratio"
+                )
+        return list(dict.fromkeys(warnings))
+
+    def check_sample(self, path: Path, sample: Annotation) -> None:
+        """Refuse a pickle's sample of another layout or dimension; its name stands in the error."""
+        for member in self.members:
+            try:
+                check_keypoint(sample.keypoint, member.checkpoint.clips)
+            except SkelactError as error:
+                raise SkelactError(f"{path}: sample {sample.frame_dir}: {member.name}: {error}") from None
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What the JSON says of each network."""
+        return [
+            {
+                "name": member.name,
+                "file": member.path.name,
+                "sha256": sha256_of(member.path),
+                "stream": member.checkpoint.clips.stream,
+                "layout": member.checkpoint.clips.layout.name,
+                "num_classes": len(self.class_names),
+                "fusion_weight": member.weight,
+                "provenance": member.checkpoint.provenance,
+            }
+            for member in self.members
+        ]
+
+
+def check_takes_video(name: str, clips: ClipSettings) -> None:
+    """Refuse networks that can't use what a video gives."""
+    if clips.dims == 3:
+        raise SkelactError(
+            f"{name} takes 3D skeletons ({clips.layout.num_joints} joints in metres), but a video gives 2D poses; "
+            "take a 2D model, such as ntu60-2d-joint, or predict on a pickle of 3D skeletons"
+        )
+    if clips.layout.num_joints != COCO.num_joints:
+        raise SkelactError(
+            f"{name} takes layout {clips.layout.name!r} ({clips.layout.num_joints} joints), but the pose model gives "
+            f"{COCO.num_joints} COCO keypoints; take a model for layout 'coco' or predict on a pickle of its layout"
+        )
+
+
+def _load_member(
+    path: Path,
+    published: PublishedModel | None,
+    stream: str | None,
+    layout: Layout | None,
+    class_names: tuple[str, ...] | None,
+) -> Checkpoint:
+    if published is None:
+        return load_checkpoint(path, stream, layout, class_names)
+    checkpoint = load_checkpoint(path, published.stream, layout, class_names or published.class_names)
+    provenance = {"source": published.url, "dataset": "NTU RGB+D 60 xsub", "top1": published.top1}
+    if checkpoint.clips.dims == 2:
+        provenance.update(NTU60_2D_TRAINING)
+    return replace(checkpoint, provenance=provenance)
+
+
+def inspect_checkpoint(
+    model: str | Path, stream: str | None = None, layout: Layout | None = None
+) -> list[dict[str, Any]]:
+    """What is in a checkpoint, or in each of a fused zoo name: shape, classes, provenance, parameters, operations.
+
+    Args:
+        model: zoo name or checkpoint path.
+        stream, layout: as for ``load_checkpoint``.
+
+    Raises:
+        SkelactError: it is missing or refused.
+    """
+    reports = []
+    for found in resolve(model):
+        checkpoint = _load_member(found.path, found.published, stream, layout, None)
+        clips, network = checkpoint.clips, checkpoint.build()
+        reports.append(
+            {
+                "file": found.path.name,
+                "layout": clips.layout.name,
+                "num_joints": clips.layout.num_joints,
+                "dims": clips.dims,
+                "stream": clips.stream,
+                "num_person": clips.num_person,
+                "clip_len": clips.clip_len,
+                "in_channels": clips.in_channels,
+                "channels": checkpoint.model.channels,
+                "strides": checkpoint.model.strides,
+                "class_names": checkpoint.class_names,
+                "parameters": count_parameters(network),
+                "operations": count_operations(
+                    network, (clips.num_person, clips.clip_len, clips.layout.num_joints, clips.in_channels)
+                ),
+                "provenance": checkpoint.provenance,
+                "metrics": checkpoint.metrics,
+            }
+        )
+    return reports
+
+
+def _class_indices(class_names: tuple[str, ...], classes: Sequence[str] | None) -> list[int]:
+    if not classes:
+        return list(range(len(class_names)))
+    index = {name.lower(): i for i, name in enumerate(class_names)}
+    unknown = [name for name in classes if name.strip().lower() not in index]
+    if unknown:
+        raise SkelactError(f"class {unknown[0]!r} is none of the model's {len(class_names)}: {', '.join(class_names)}")
+    return sorted({index[name.strip().lower()] for name in classes})

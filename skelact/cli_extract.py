@@ -1,0 +1,70 @@
+"""The command ``skelact extract-poses``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+# Options that change how the work is done and not what comes out; they stay out of the provenance.
+_HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--quiet")
+
+
+@click.command("extract-poses")
+@click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="DIR...")
+@click.option("--out", required=True, type=click.Path(), metavar="FILE.pkl", help="The dataset to write.")
+@click.option("--labels", type=click.Path(), metavar="FILE.csv", help="Table of path, label[, split].")
+@click.option("--exclude", type=click.Path(), metavar="LIST", help="Text file with names of videos to leave out.")
+@click.option("--group-by", metavar="REGEX", help="What names a video's group; a group is on one side of the split.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the split.")
+@click.option("--num-person", type=click.IntRange(1), default=2, show_default=True, help="Persons to keep.")
+@click.option("--max-frames", type=click.IntRange(1), help="Take no more of a video.")
+@click.option("--stride", type=click.IntRange(1), default=1, show_default=True, help="Pose every Nth frame only.")
+@click.option("--pose-model", default="yolo26n-pose.pt", show_default=True, metavar="NAME|PATH", help="As in predict.")
+@click.option("--tracker", default="bytetrack", show_default=True, metavar="NAME|PATH", help="As in predict.")
+@click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
+@click.option("--half", is_flag=True, help="float16 on disk: half the size, but joints above 1024 are rounded to 1 px.")
+@click.option("--workers", type=click.IntRange(1), help="Processes. Default: chosen.")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to work."
+)
+@click.option("--ray-address", metavar="HOST:PORT", help="Of a Ray cluster. Default: a local one is started.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+def extract_poses(sources: tuple[str, ...], out: str, quiet: bool, **options: Any) -> None:
+    """Turn folders of videos into a pose dataset.
+
+    Labels come from --labels, else from NTU RGB+D file names, else from folders: DIR/class/clip.mp4, or
+    DIR/train/class/clip.mp4 and DIR/val/class/clip.mp4. Without a split, a fifth of each class goes to `val`.
+
+    What is done is kept in FILE.pkl.work: after a break, the same command goes on from there. A video that fails is
+    skipped, stands in FILE.report.csv with its reason, and makes the exit code 1.
+
+    \b
+    Example:
+        skelact extract-poses videos/ --out dataset.pkl --group-by "^[^_]+"
+    """
+    import skelact
+
+    report = skelact.extract_poses(sources, out, progress=not quiet, command=_command(sys.argv[1:]), **options)
+    if report.path:
+        click.echo(f"{report.path}: {report.num_samples} samples", err=True)
+    for path, reason in report.failed:
+        click.echo(f"Error: {reason if path in reason else f'{path}: {reason}'}", err=True)
+    if report.failed:
+        total = report.num_samples + len(report.failed)
+        raise click.ClickException(f"{len(report.failed)} of {total} videos failed, see {report.report}")
+
+
+def _command(arguments: list[str]) -> list[str]:
+    """The command line without the options that change nothing in the dataset."""
+    kept = ["skelact"]
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument.partition("=")[0] in _HOW:
+            skip = argument != "--quiet" and "=" not in argument
+        else:
+            kept.append(argument)
+    return kept

@@ -1,0 +1,310 @@
+"""From videos to a dataset: pose every video once, keep what is done, and write the annotation pickle."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import skelact
+from skelact.annotations import Annotation, AnnotationSet, save_annotations
+from skelact.clips import tracks_keypoint
+from skelact.errors import SkelactError
+from skelact.files import atomic_path, check_writable
+from skelact.labelling import Clip, Labels, find_clips, groups_of, label_clips, make_split
+from skelact.persons import main_persons
+from skelact.pipeline import DEFAULT_POSE_MODEL, estimate_poses
+from skelact.pose import PoseModel
+from skelact.runner import Lost, default_workers, run_tasks
+from skelact.skeleton import COCO
+from skelact.structures import PoseSequence, Track, VideoInfo
+from skelact.tracking import DEFAULT_TRACKER
+
+logger = logging.getLogger("skelact")
+
+# Part of the key under which poses are kept: raise it when they would come out differently.
+POSES_VERSION = 1
+REPORT_FIELDS = ("path", "name", "status", "frames", "persons", "frames_with_poses", "class_name", "split", "reason")
+
+
+@dataclass(frozen=True)
+class PoseSettings:
+    """All that the poses of a video depend on.
+
+    Attributes:
+        pose_model: anything that ultralytics' ``YOLO()`` takes.
+        pose_model_sha256: of it.
+        tracker: name or YAML file.
+        stride: pose every so many frames; the others are interpolated.
+        max_frames: take no more of a video; None for all.
+        device: where to work; poses are kept whatever it is.
+    """
+
+    pose_model: str
+    pose_model_sha256: str | None
+    tracker: str
+    stride: int
+    max_frames: int | None
+    device: str
+
+    def key(self, path: Path) -> str:
+        """Names the poses of a video in the work folder; another file or another setting has another."""
+        stat = path.stat()
+        parts = {**asdict(self), "video": [path.name, stat.st_size, stat.st_mtime_ns], "version": POSES_VERSION}
+        del parts["device"]
+        if self.pose_model_sha256:
+            del parts["pose_model"]  # the same file under another name
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """What became of the videos.
+
+    Attributes:
+        num_samples: in the dataset.
+        failed: (path, reason) of the videos that are not.
+        path: of the dataset, None where there is nothing to write.
+        report: of the table with a row for each video.
+    """
+
+    num_samples: int
+    failed: tuple[tuple[str, str], ...]
+    path: Path | None
+    report: Path
+
+
+def extract_poses(
+    sources: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    labels: str | Path | None = None,
+    exclude: str | Path | None = None,
+    group_by: str | None = None,
+    seed: int = 0,
+    num_person: int = 2,
+    max_frames: int | None = None,
+    stride: int = 1,
+    pose_model: str | Path = DEFAULT_POSE_MODEL,
+    device: str | None = None,
+    tracker: str = DEFAULT_TRACKER,
+    half: bool = False,
+    workers: int | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
+    progress: bool = True,
+    command: Sequence[str] = (),
+) -> ExtractReport:
+    """Make an annotation pickle of videos.
+
+    Args:
+        sources: folders of videos, or videos.
+        out: the pickle. Beside it come ``OUT.report.csv`` and the work folder ``OUT.work``, from which the same call
+            goes on after a break.
+        labels: CSV of path, label[, split]; else NTU RGB+D names or folders tell.
+        exclude: text file with names of videos to leave out, one a line.
+        group_by: regular expression that finds the group in a name; a group is on one side of the split.
+        seed: of the split.
+        num_person: persons to keep of each video, by the rule of ``persons.main_persons``.
+        max_frames: take no more of a video.
+        stride: pose every so many frames; the others are interpolated.
+        pose_model, device, tracker: as in ``predict``.
+        half: float16 on disk.
+        workers: processes; None chooses.
+        engine, ray_address: as in ``runner.run_tasks``.
+        progress: bars on stderr.
+        command: the command line, for the provenance.
+
+    Raises:
+        SkelactError: there are no videos, the pose model can't be loaded, or the output can't be written. A video
+            that fails is no error but stands in the report.
+    """
+    out = Path(out)
+    check_writable(out)
+    clips = _without_excluded(find_clips([sources] if isinstance(sources, str | Path) else sources), exclude)
+    told = label_clips(clips, labels)
+    groups = groups_of(clips, group_by)
+    estimator = _estimator(str(pose_model), device)  # here too, so that a wrong model ends all at once
+    settings = PoseSettings(
+        pose_model=str(pose_model),
+        pose_model_sha256=estimator.provenance["pose_model_sha256"],
+        tracker=tracker,
+        stride=stride,
+        max_frames=max_frames,
+        device=estimator.device,
+    )
+    work = out.with_name(out.name + ".work")
+    kept = {clip.name: work / f"{settings.key(clip.path)}.npz" for clip in clips}
+    todo = [clip for clip in clips if not kept[clip.name].exists()]
+    if len(todo) < len(clips):
+        logger.info("%d of %d videos are done already, see %s", len(clips) - len(todo), len(clips), work)
+    workers = workers or default_workers(settings.device, len(todo))
+    reasons: dict[str, str] = {}
+    with tqdm(
+        desc="videos",
+        total=len(clips),
+        initial=len(clips) - len(todo),
+        unit=" videos",
+        disable=None if progress else True,
+    ) as bar:
+        for k, result in run_tasks(_pose_task, [(clip.path, settings) for clip in todo], workers, engine, ray_address):
+            if isinstance(result, Lost):
+                reasons[todo[k].name] = result.reason
+            elif isinstance(result, str):
+                reasons[todo[k].name] = result
+            else:
+                save_sequence(result, kept[todo[k].name])
+            bar.update()
+            bar.set_postfix(failed=len(reasons))
+
+    annotations: list[Annotation] = []
+    rows: list[dict[str, Any]] = []
+    for clip in clips:
+        row: dict[str, Any] = {
+            "path": str(clip.path),
+            "name": clip.name,
+            "status": "failed",
+            "reason": reasons.get(clip.name, ""),
+        }
+        rows.append(row)
+        if clip.name in reasons:
+            continue
+        sequence = load_sequence(kept[clip.name])
+        persons = main_persons(sequence.tracks, sequence.info.img_shape, sequence.num_frames, num_person)
+        row["frames"] = sequence.num_frames
+        row["persons"] = len(persons)
+        if not persons:
+            reasons[clip.name] = row["reason"] = f"nobody was found in {sequence.num_frames} frames"
+            continue
+        row["status"] = "ok"
+        row["frames_with_poses"] = max(int(track.present.sum()) for track in persons)
+        annotations.append(_annotation(clip, sequence, persons, told.label.get(clip.name)))
+
+    names = {annotation.frame_dir for annotation in annotations}
+    split = _split_of(told, names, groups, seed)
+    for row in rows:
+        label = told.label.get(row["name"])
+        row["class_name"] = "" if label is None else told.class_names[label]
+        row["split"] = " ".join(sorted(name for name, members in split.items() if row["name"] in members))
+    report = out.with_suffix(".report.csv")
+    _write_report(rows, report)
+    if annotations:
+        _warn_of_half(annotations, half)
+        provenance = {
+            "skelact": skelact.__version__,
+            **estimator.provenance,
+            **{"tracker": tracker, "stride": stride, "max_frames": max_frames, "num_person": num_person},
+            **{"labels": told.source, "group_by": group_by, "seed": seed, "command": list(command)},
+        }
+        dataset = AnnotationSet(annotations, split, told.class_names or None, COCO.name, provenance)
+        save_annotations(dataset, out, half)
+    failed = tuple((row["path"], row["reason"]) for row in rows if row["status"] != "ok")
+    return ExtractReport(len(annotations), failed, out if annotations else None, report)
+
+
+def _pose_task(item: tuple[Path, PoseSettings]) -> PoseSequence | str:
+    """One video's poses, or why there are none. Runs in workers."""
+    path, settings = item
+    try:
+        return estimate_poses(
+            path,
+            _estimator(settings.pose_model, settings.device),
+            settings.tracker,
+            progress=False,
+            stride=settings.stride,
+            max_frames=settings.max_frames,
+        )
+    except SkelactError as error:
+        return str(error)
+    except Exception as error:  # a codec's or a driver's; the other videos should go on
+        return f"{path}: {type(error).__name__}: {error}"
+
+
+@functools.cache
+def _estimator(pose_model: str, device: str | None) -> PoseModel:
+    """Loaded once in each process."""
+    return PoseModel(pose_model, device)
+
+
+def _without_excluded(clips: list[Clip], exclude: str | Path | None) -> list[Clip]:
+    if exclude is None:
+        return clips
+    try:
+        names = {line.strip() for line in Path(exclude).read_text(encoding="utf-8").splitlines()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SkelactError(f"exclude {exclude}: expected a text file with a name on each line, found {error}") from None
+    left = [clip for clip in clips if not {clip.name, clip.path.name, clip.path.stem} & names]
+    if not left:
+        raise SkelactError(f"exclude {exclude}: leaves none of {len(clips)} videos")
+    return left
+
+
+def _annotation(clip: Clip, sequence: PoseSequence, persons: Sequence[Track], label: int | None) -> Annotation:
+    keypoint, score = tracks_keypoint(persons, sequence.num_frames)
+    return Annotation(clip.name, keypoint, score, sequence.info.img_shape, label, {"fps": sequence.info.fps})
+
+
+def _split_of(told: Labels, names: set[str], groups: dict[str, str], seed: int) -> dict[str, tuple[str, ...]]:
+    """The split that came with the labels, else a new one; only of samples that are there."""
+    if told.split:
+        return {name: tuple(m for m in members if m in names) for name, members in told.split.items()}
+    labelled = {name: label for name, label in told.label.items() if name in names}
+    if 0 < len(labelled) < len(names):
+        logger.warning("%d of %d videos have no label and are in no split", len(names) - len(labelled), len(names))
+    return make_split(labelled, groups, seed) if labelled else {}
+
+
+def _warn_of_half(annotations: Sequence[Annotation], half: bool) -> None:
+    largest = max(max(annotation.img_shape or (0,)) for annotation in annotations)
+    if half and largest > 1024:
+        logger.warning("--half rounds joints to 1 px above 1024%s", " and to 2 px above 2048" if largest > 2048 else "")
+
+
+def _write_report(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, REPORT_FIELDS, restval="")
+        table.writeheader()
+        table.writerows(rows)
+
+
+# --- kept poses --------------------------------------------------------------------------------------------------
+
+
+def save_sequence(sequence: PoseSequence, path: Path) -> None:
+    """Keep poses as arrays and JSON, which hold no code."""
+    meta = {
+        "info": asdict(sequence.info),
+        "num_frames": sequence.num_frames,
+        "layout": sequence.layout,
+        "provenance": sequence.provenance,
+        "tracks": [[track.track_id, track.start_frame] for track in sequence.tracks],
+    }
+    arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta)), "time_s": sequence.time_s}
+    for k, track in enumerate(sequence.tracks):
+        for name in ("keypoint", "keypoint_score", "bbox", "bbox_score"):
+            arrays[f"{name}_{k}"] = getattr(track, name)
+    with atomic_path(path) as part:
+        np.savez_compressed(part, **arrays)
+
+
+def load_sequence(path: Path) -> PoseSequence:
+    """What ``save_sequence`` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        meta = json.loads(str(arrays["meta"]))
+        time_s = arrays["time_s"]
+        tracks = []
+        for k, (track_id, start) in enumerate(meta["tracks"]):
+            values = {name: arrays[f"{name}_{k}"] for name in ("keypoint", "keypoint_score", "bbox", "bbox_score")}
+            stop = start + len(values["keypoint"])
+            tracks.append(Track(track_id=track_id, start_frame=start, time_s=time_s[start:stop], **values))
+    info = VideoInfo(**{**meta["info"], "img_shape": tuple(meta["info"]["img_shape"])})
+    return PoseSequence(info, tuple(tracks), meta["num_frames"], meta["layout"], time_s, meta["provenance"])

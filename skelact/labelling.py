@@ -1,0 +1,213 @@
+"""What a video shows, and which split it belongs to: from a table, from NTU RGB+D names, or from folders."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from skelact.errors import SkelactError
+from skelact.ntu import NTU120_CLASSES, is_ntu120, ntu_sample, ntu_splits
+from skelact.video import find_videos
+from skelact.weights import NTU60_CLASSES
+
+SPLIT_FOLDERS = ("train", "val", "test")
+VAL_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video on its way into a dataset.
+
+    Attributes:
+        path: of the video.
+        name: its ``frame_dir``, unique in the dataset.
+        folder: where it lies below the folder that was named, as parts.
+    """
+
+    path: Path
+    name: str
+    folder: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Of a set of clips.
+
+    Attributes:
+        label: class index by clip name; unlabelled clips are missing.
+        class_names: one for each label.
+        split: names of the clips in each split; empty where nothing tells.
+        source: what told: ``table``, ``ntu``, ``folders`` or ``none``.
+    """
+
+    label: Mapping[str, int] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source: str = "none"
+
+
+def find_clips(sources: Sequence[str | Path]) -> list[Clip]:
+    """All videos in folders, and single videos, each with a unique name.
+
+    A name is the path below its folder without the suffix; NTU RGB+D samples go by their own.
+
+    Raises:
+        SkelactError: nothing is there.
+    """
+    found: list[tuple[Path, Path]] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            found += [(path, path.relative_to(source)) for path in find_videos(source)]
+        elif source.is_file():
+            found.append((source, Path(source.name)))
+        else:
+            raise SkelactError(f"{source}: no such folder or video")
+    if not found:
+        raise SkelactError(f"{', '.join(map(str, sources))}: expected videos, found none")
+    names = [sample.name if (sample := ntu_sample(path.stem)) else inside.with_suffix("").as_posix()
+             for path, inside in found]  # fmt: skip
+    times = Counter(names)
+    clips = [
+        Clip(path, name if times[name] == 1 else inside.as_posix(), inside.parent.parts)
+        for (path, inside), name in zip(found, names, strict=True)
+    ]
+    twice = [name for name, count in Counter(clip.name for clip in clips).items() if count > 1]
+    if twice:
+        raise SkelactError(f"two videos are called {twice[0]!r}; name a folder above both, so that they differ")
+    return clips
+
+
+def label_clips(clips: Sequence[Clip], table: str | Path | None = None) -> Labels:
+    """Labels and splits from the first source that has any.
+
+    Args:
+        clips: to label.
+        table: CSV of path, label and, optionally, split; a path is as given, below the named folder or beside the
+            table, or a clip's name.
+    """
+    if table is not None:
+        return _from_table(clips, Path(table))
+    samples = {clip.name: sample for clip in clips if (sample := ntu_sample(clip.name))}
+    if len(samples) == len(clips):
+        label = {name: sample.label for name, sample in samples.items()}
+        class_names = NTU120_CLASSES if is_ntu120(samples) else NTU60_CLASSES
+        return Labels(label, class_names, ntu_splits(list(samples)), "ntu")
+    return _from_folders(clips)
+
+
+def _from_table(clips: Sequence[Clip], table: Path) -> Labels:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except OSError as error:
+        raise SkelactError(f"labels {table}: cannot be read ({error.strerror})") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise SkelactError(f"labels {table}: expected CSV with path, label[, split], found {error}") from None
+    if rows and rows[0][:2] == ["path", "label"]:
+        rows = rows[1:]
+    wrong = next((row for row in rows if len(row) not in (2, 3)), None)
+    if not rows or wrong:
+        raise SkelactError(f"labels {table}: expected rows of path, label[, split], found {wrong or 'none'}")
+    by_key: dict[str, list[str]] = {}
+    for row in rows:
+        for key in (row[0], str((table.parent / row[0]).resolve())):
+            by_key[key] = row
+    told: dict[str, list[str]] = {}
+    for clip in clips:
+        inside = Path(*clip.folder, clip.path.name).as_posix()
+        keys = (str(clip.path), str(clip.path.resolve()), inside, clip.name, clip.path.name)
+        found = next((key for key in keys if key in by_key), None)
+        if found is not None:
+            told[clip.name] = by_key[found]
+    if not told:
+        raise SkelactError(f"labels {table}: none of its {len(rows)} paths is one of the {len(clips)} videos")
+    texts = {row[1] for row in told.values()}
+    if all(text.isdigit() for text in texts):
+        class_names = tuple(str(i) for i in range(max(map(int, texts)) + 1))
+    else:
+        class_names = tuple(sorted(texts))
+    split: dict[str, list[str]] = defaultdict(list)
+    for name, row in told.items():
+        if len(row) == 3 and row[2]:
+            split[row[2]].append(name)
+    return Labels(
+        {name: class_names.index(row[1]) for name, row in told.items()},
+        class_names,
+        {name: tuple(names) for name, names in split.items()},
+        "table",
+    )
+
+
+def _from_folders(clips: Sequence[Clip]) -> Labels:
+    """``class/clip`` or ``split/class/clip``; the class is the folder that the clip lies in."""
+    in_splits = all(len(clip.folder) > 1 and clip.folder[0] in SPLIT_FOLDERS for clip in clips)
+    classes = {clip.name: clip.folder[-1] for clip in clips if clip.folder}
+    if not classes:
+        return Labels()
+    class_names = tuple(sorted(set(classes.values())))
+    split: dict[str, list[str]] = defaultdict(list)
+    if in_splits:
+        for clip in clips:
+            split[clip.folder[0]].append(clip.name)
+    return Labels(
+        {name: class_names.index(class_name) for name, class_name in classes.items()},
+        class_names,
+        {name: tuple(names) for name, names in split.items()},
+        "folders",
+    )
+
+
+def groups_of(clips: Sequence[Clip], pattern: str | None) -> dict[str, str]:
+    """The group of each clip: what a regular expression finds in its name (its first group, if it has one).
+
+    Raises:
+        SkelactError: it is no regular expression, or finds nothing in some name.
+    """
+    if pattern is None:
+        return {clip.name: clip.name for clip in clips}
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise SkelactError(f"--group-by {pattern!r}: expected a regular expression, found {error}") from None
+    groups = {}
+    for clip in clips:
+        match = expression.search(clip.name)
+        if not match:
+            raise SkelactError(f"--group-by {pattern!r}: finds nothing in {clip.name!r}")
+        groups[clip.name] = match[1] if expression.groups else match[0]
+    return groups
+
+
+def make_split(label: Mapping[str, int], groups: Mapping[str, str], seed: int) -> dict[str, tuple[str, ...]]:
+    """A stratified train/val split in which no group is on both sides.
+
+    Groups go to ``val`` in random order as long as that brings its classes nearer to a fifth of their samples.
+
+    Args:
+        label: class index by clip name.
+        groups: group by clip name.
+        seed: of the order.
+    """
+    members: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(label):
+        members[groups[name]].append(name)
+    counts = Counter(label.values())
+    wanted = {k: max(1, round(VAL_SHARE * count)) if count > 1 else 0 for k, count in counts.items()}
+    order = sorted(members)
+    np.random.default_rng(seed).shuffle(order)
+    taken: Counter[int] = Counter()
+    val: list[str] = []
+    for group in order:
+        adds = Counter(label[name] for name in members[group])
+        before = sum(abs(wanted[k] - taken[k]) for k in adds)
+        after = sum(abs(wanted[k] - taken[k] - n) for k, n in adds.items())
+        if after < before and not any(taken[k] + n >= counts[k] for k, n in adds.items()):
+            taken += adds
+            val += members[group]
+    return {"train": tuple(name for name in sorted(label) if name not in set(val)), "val": tuple(sorted(val))}

@@ -1,0 +1,352 @@
+"""Pose models: which ones are taken, what strangers' files can't do, and one body is one detection."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import drawn_people
+import numpy as np
+import pytest
+import torch
+from stand_ins import Hostile
+
+from skelact.errors import SkelactError
+from skelact.files import sha256_of
+from skelact.pose import PoseModel, choose_device, single_bodies
+from skelact.structures import Array, Frame
+from skelact.weights import cache_folder
+from skelact.yolo import load_ultralytics
+
+MakeModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
+    """Saves the smallest of YOLOs as a ``.pt``, with random weights, for poses of ``kpt_shape`` or for boxes."""
+    ultralytics = load_ultralytics()
+    configs = Path(ultralytics.__file__).parent / "cfg" / "models" / "11"
+    folder = tmp_path_factory.mktemp("yolo")
+
+    def make(task: str = "pose", kpt_shape: tuple[int, int] = (17, 3)) -> Path:
+        from ultralytics.utils import YAML
+
+        name = f"{task}-{kpt_shape[0]}-{kpt_shape[1]}"
+        path = folder / f"{name}.pt"
+        if not path.exists():
+            config = YAML.load(configs / ("yolo11-pose.yaml" if task == "pose" else "yolo11.yaml"))
+            config |= {"scales": {"n": [0.33, 0.0625, 128]}, "kpt_shape": list(kpt_shape)}
+            YAML.save(folder / f"yolo11n-{name}.yaml", config)
+            ultralytics.YOLO(folder / f"yolo11n-{name}.yaml", task=task).save(path)
+        return path
+
+    return make
+
+
+def picture() -> Frame:
+    image, _, _ = next(drawn_people.render(drawn_people.scene_of("wave"), 1))
+    return Frame(7, 0.25, image)
+
+
+# --- models that are taken ---------------------------------------------------------------------------------------
+
+
+def test_a_pose_model_finds_poses(untrained: MakeModel) -> None:
+    path = untrained()
+    poses = PoseModel(path, "cpu").detect(picture())
+    N = len(poses.bbox)
+    assert (poses.frame_index, poses.time_s) == (7, 0.25)
+    assert poses.keypoint.shape == (N, 17, 2)
+    assert poses.keypoint_score.shape == (N, 17)
+    assert (poses.bbox.shape, poses.bbox_score.shape) == ((N, 4), (N,))
+
+
+def test_a_pose_model_without_keypoint_scores(untrained: MakeModel) -> None:
+    poses = PoseModel(untrained(kpt_shape=(17, 2)), "cpu").detect(picture())
+    assert poses.keypoint.shape[1:] == (17, 2)
+    assert (poses.keypoint_score == 1).all()
+
+
+def test_its_provenance_tells_it_from_all_others(untrained: MakeModel, tmp_path: Path) -> None:
+    path = tmp_path / "mine.pt"
+    shutil.copy(untrained(), path)
+    provenance = PoseModel(path, "cpu").provenance
+    assert provenance == {
+        "pose_model": "mine.pt",
+        "pose_model_sha256": sha256_of(path),
+        "ultralytics": load_ultralytics().__version__,
+    }
+
+
+def test_nothing_is_said_on_stdout(untrained: MakeModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = PoseModel(untrained(), "cpu")
+    model.detect(picture())
+    (tmp_path / "empty.pt").touch()
+    with pytest.raises(SkelactError):
+        PoseModel(tmp_path / "empty.pt", "cpu")
+    assert capfd.readouterr().out == ""
+
+
+def test_torch_keeps_its_threads(untrained: MakeModel, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    (tmp_path / "no_model").mkdir()
+    try:
+        torch.set_num_threads(3)
+        PoseModel(untrained(), "cpu").detect(picture())
+        assert torch.get_num_threads() == 3
+        with pytest.raises(SkelactError):
+            PoseModel(tmp_path / "no_model", "cpu")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- models that are not -----------------------------------------------------------------------------------------
+
+
+def test_a_model_of_other_keypoints(untrained: MakeModel) -> None:
+    with pytest.raises(SkelactError, match=r"pose-5-3.pt: expected 17 COCO keypoints a person, found 5; take"):
+        PoseModel(untrained(kpt_shape=(5, 3)), "cpu")
+
+
+def test_a_model_that_finds_boxes(untrained: MakeModel) -> None:
+    with pytest.raises(SkelactError, match="expected a pose model, found one for 'detect'"):
+        PoseModel(untrained(task="detect"), "cpu")
+
+
+def test_an_architecture_without_weights(untrained: MakeModel) -> None:
+    with pytest.raises(SkelactError, match=r"yolo11n-pose-17-3.yaml: expected weights, found an architecture"):
+        PoseModel(untrained().with_name("yolo11n-pose-17-3.yaml"), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.pt", "no such file or folder, and ultralytics publishes none of that name; try yolo26n-pose.pt"),
+        ("no-such-folder/yolo26n-pose.pt", "no such file or folder"),
+        ("yolo99n-pose", "ultralytics publishes none of that name"),
+        ("yolo26n.pt", "expected a pose model, such as yolo26n-pose.pt"),
+        ("yolo26n-seg", "expected a pose model, such as yolo26n-pose.pt"),
+    ],
+)
+def test_a_name_that_is_none(name: str, message: str) -> None:
+    with pytest.raises(SkelactError, match=f"pose model {name}: .*{message}"):
+        PoseModel(name, "cpu")
+
+
+def test_a_damaged_file(untrained: MakeModel, tmp_path: Path) -> None:
+    whole = untrained().read_bytes()
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    for name in ("empty.pt", "cut.pt"):
+        with pytest.raises(SkelactError, match=rf"{name}: expected a YOLO pose model \(.pt, .onnx, .*cannot be loaded"):
+            PoseModel(tmp_path / name, "cpu")
+
+
+def test_a_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("I am no model")
+    (tmp_path / "folder").mkdir()
+    for name in ("notes.txt", "folder"):
+        with pytest.raises(SkelactError, match=rf"{name}: expected a YOLO pose model \(.pt, .onnx, .*cannot be loaded"):
+            PoseModel(tmp_path / name, "cpu")
+
+
+def test_a_pt_without_a_model(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "weights.pt")
+    (tmp_path / "text.pt").write_text("I am no model")
+    for name in ("weights.pt", "text.pt"):
+        with pytest.raises(SkelactError, match=rf"{name}: refused, nothing was run: expected the layers of a YOLO"):
+            PoseModel(tmp_path / name, "cpu")
+
+
+# --- strangers' files --------------------------------------------------------------------------------------------
+
+
+def hostile_zip(hostile: Hostile, path: Path) -> None:
+    torch.save(hostile, path)
+
+
+def hostile_legacy(hostile: Hostile, path: Path) -> None:
+    torch.save({"model": hostile}, path, _use_new_zipfile_serialization=False)
+
+
+def hostile_pickle(hostile: Hostile, path: Path) -> None:
+    path.write_bytes(pickle.dumps({"model": hostile}))
+
+
+def hostile_nested(hostile: Hostile, path: Path) -> None:
+    torch.save({"epoch": 1, "model": {"deep": [("inside", hostile)]}, "train_args": {}}, path)
+
+
+@pytest.mark.parametrize("save", [hostile_zip, hostile_legacy, hostile_pickle, hostile_nested])
+def test_a_hostile_file_is_refused_and_not_run(
+    tmp_path: Path, save: Callable[[Hostile, Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ULTRALYTICS_SAFE_LOAD", "0")  # not for the user's environment to switch off
+    trace, path = tmp_path / "trace", tmp_path / "yolo26n-pose.pt"
+    save(Hostile(trace), path)
+    with pytest.raises(SkelactError, match=r"yolo26n-pose.pt: refused, nothing was run"):
+        PoseModel(path, "cpu")
+    assert not trace.exists()
+
+
+def test_a_hostile_passenger_of_a_real_model_is_refused(untrained: MakeModel, tmp_path: Path) -> None:
+    content: dict[str, Any] = torch.load(untrained(), weights_only=False)
+    trace, path = tmp_path / "trace", tmp_path / "pose.pt"
+    torch.save({**content, "date": Hostile(trace)}, path)
+    with pytest.raises(SkelactError, match="refused, nothing was run"):
+        PoseModel(path, "cpu")
+    assert not trace.exists()
+
+
+def test_the_hostile_file_does_run_elsewhere(tmp_path: Path) -> None:
+    """Else the tests above would show nothing."""
+    hostile_zip(Hostile(tmp_path / "trace"), tmp_path / "hostile.pt")
+    torch.load(tmp_path / "hostile.pt", weights_only=False)
+    assert (tmp_path / "trace").exists()
+
+
+# --- published models --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[object]:
+    """Nothing leaves this machine; what was tried is listed. The cache is empty."""
+    tried: list[object] = []
+
+    def refuse(*address: object, **options: object) -> None:
+        tried.append(address)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setenv("YOLO_OFFLINE", "true")
+    monkeypatch.setenv("SKELACT_WEIGHTS", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tried
+
+
+@pytest.mark.parametrize("name", ["yolo26n-pose.pt", "yolo26n-pose", "yolo11m-pose.pt"])
+def test_a_published_model_without_a_network(no_network: list[object], tmp_path: Path, name: str) -> None:
+    with pytest.raises(SkelactError) as caught:
+        PoseModel(name, "cpu")
+    message = str(caught.value)
+    assert f"pose model {name}: not found here and cannot be downloaded" in message
+    assert "https://github.com/ultralytics/assets/releases" in message, "says where to find it"
+    assert str(tmp_path / "cache") in message, "and where to put it"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [], "leaves nothing behind"
+
+
+def test_a_published_model_put_into_the_cache_by_hand(
+    no_network: list[object], tmp_path: Path, untrained: MakeModel
+) -> None:
+    cache_folder().mkdir()
+    shutil.copy(untrained(), cache_folder() / "yolo26n-pose.pt")
+    model = PoseModel("yolo26n-pose", "cpu")
+    assert model.provenance["pose_model_sha256"] == sha256_of(cache_folder() / "yolo26n-pose.pt")
+    assert no_network == [], "a model that is here is not asked for"
+
+
+# --- devices -----------------------------------------------------------------------------------------------------
+
+
+def test_a_device_is_chosen() -> None:
+    assert choose_device() == choose_device("auto") in ("cuda", "mps", "cpu")
+    assert choose_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "quantum", "cpu:x", ""])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(SkelactError, match=rf"device '{device}' cannot be used here \(.+\); leave --device out"):
+        choose_device(device)
+
+
+# --- one body, one detection -------------------------------------------------------------------------------------
+
+
+def bodies(*people: tuple[float, float]) -> tuple[Array, Array]:
+    """Keypoints and boxes of standing people at x, so tall."""
+    scene = drawn_people.scene_of("stand", seed=4)
+    _, keypoint, bbox = next(drawn_people.render(scene, 1, 30, (400, 400)))
+    joints, box = keypoint[0] - bbox[0, :2], bbox[0, 2:] - bbox[0, :2]
+    x, size = np.array(people).T[:, :, None]
+    shift = np.concatenate([x, np.full_like(x, 20)], axis=1)
+    scale = size / box[1]
+    corner = shift + box * scale
+    return shift[:, None] + joints * scale[..., None], np.concatenate([shift, corner], axis=1)
+
+
+def test_two_detections_of_one_body_are_one_the_surest() -> None:
+    keypoint, bbox = bodies((100, 200), (102, 203), (101, 199), (300, 200))
+    kept = single_bodies(keypoint, bbox, np.array([0.5, 0.8, 0.6, 0.3]))
+    assert kept.tolist() == [1, 3]
+
+
+def test_one_body_with_and_without_its_arm() -> None:
+    """The boxes differ by half; all joints but the arm's are the same."""
+    keypoint, bbox = bodies((100, 200), (100, 200))
+    bbox[1, 0] -= 120
+    keypoint[1, 9] -= (100, 40)
+    assert single_bodies(keypoint, bbox, np.array([0.9, 0.4])).tolist() == [0]
+
+
+def test_two_who_embrace_are_two() -> None:
+    """Their boxes are the same, but not their joints."""
+    keypoint, bbox = bodies((100, 200), (125, 200))
+    bbox[:] = (90, 20, 220, 220)
+    assert single_bodies(keypoint, bbox, np.array([0.9, 0.4])).tolist() == [0, 1]
+
+
+def test_a_child_before_an_adult_is_somebody() -> None:
+    keypoint, bbox = bodies((100, 300), (120, 120))
+    assert single_bodies(keypoint, bbox, np.array([0.9, 0.9])).tolist() == [0, 1]
+
+
+def test_nobody_and_one_alone_stay_as_they_are() -> None:
+    empty = np.zeros((0, 17, 2)), np.zeros((0, 4)), np.zeros(0)
+    assert single_bodies(*empty).tolist() == []
+    keypoint, bbox = bodies((100, 200))
+    assert single_bodies(keypoint, bbox, np.array([0.2])).tolist() == [0]
+
+
+def test_the_order_of_detections_does_not_matter() -> None:
+    keypoint, bbox = bodies((100, 200), (102, 203), (300, 200), (301, 200))
+    score = np.array([0.5, 0.8, 0.7, 0.6])
+    order = np.array([3, 1, 0, 2])
+    assert single_bodies(keypoint, bbox, score).tolist() == [1, 2]
+    assert order[single_bodies(keypoint[order], bbox[order], score[order])].tolist() == [1, 2]
+
+
+def test_detections_are_left_as_they_were() -> None:
+    values = (*bodies((100, 200), (102, 203)), np.array([0.5, 0.8]))
+    before = copy.deepcopy(values)
+    single_bodies(*values)
+    for value, old in zip(values, before, strict=True):
+        np.testing.assert_array_equal(value, old)
+
+
+# --- the real thing ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.shared
+def test_real_yolo_finds_drawn_people(shared: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In each motion of the sample videos, with every joint within a twentieth of the figure's height on average."""
+    pytest.importorskip("openvino", reason="the shared pose model is an OpenVINO export")
+    model = PoseModel(shared / "weights" / "yolov8n-pose_int8_openvino_model", "cpu")
+    assert len(model.provenance["pose_model_sha256"]) == 64
+    for scene in drawn_people.SAMPLES.values():
+        for t, (image, keypoint, _) in enumerate(drawn_people.render(scene, 4, fps=2)):
+            poses = model.detect(Frame(t, t / 2, image))
+            assert len(poses.bbox) == len(scene.people)
+            assert poses.keypoint.dtype == poses.keypoint_score.dtype == poses.bbox.dtype == np.float32
+            assert poses.keypoint_score.min() >= 0
+            assert poses.keypoint_score.max() <= 1
+            assert (poses.bbox[:, :2] < poses.bbox[:, 2:]).all()
+            distance = np.linalg.norm(poses.keypoint[:, None] - keypoint, axis=-1).mean(axis=-1).min(axis=0)
+            assert (distance < 0.05 * scene.people[0].height * image.shape[0]).all()
+    assert capfd.readouterr().out == ""

@@ -1,0 +1,179 @@
+"""Predictions as JSON and CSV, read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from skelact.errors import SkelactError
+from skelact.structures import Array, PoseSequence, Prediction, PredictionSet, SourceResult, Track, VideoInfo
+from skelact.writers import CSV_FIELDS, to_csv, to_json, write_json, write_text
+
+CLASSES = ("wave", 'say "hi", loudly', "größer werden")
+SCORES = np.array([0.25, 0.7, 0.05])
+
+
+def track(track_id: int, start_frame: int, num_frames: int, dims: int = 2) -> Track:
+    """Somebody who is out of sight in their third frame."""
+    keypoint = np.full((num_frames, 17, dims), 100, np.float32)
+    keypoint[2] = 0
+    score = np.full((num_frames, 17), 0.8, np.float32)
+    score[2] = 0
+    time_s = np.arange(start_frame, start_frame + num_frames) / 30
+    return Track(track_id, start_frame, time_s, keypoint, score if dims == 2 else None)
+
+
+def sequence(*tracks: Track) -> PoseSequence:
+    info = VideoInfo("a.mp4", (360, 640), 30.0, 0)
+    provenance = {"pose_model": "yolo.pt", "pose_model_sha256": "0" * 64, "tracker": "bytetrack"}
+    return PoseSequence(info, tracks, 90, "coco", np.arange(90) / 30, provenance)
+
+
+def prediction(*track_ids: int, scores: Array = SCORES) -> Prediction:
+    best = np.argsort(-scores)[:2]
+    top = tuple((CLASSES[i], float(scores[i])) for i in best)
+    return Prediction(0.0, 3.0, track_ids, top[0][0], top[0][1], top, scores, CLASSES)
+
+
+@pytest.fixture
+def predictions() -> PredictionSet:
+    """Of a video with two people, one that is missing, and one that nobody is in."""
+    both = sequence(track(2, 10, 80), track(1, 0, 60))
+    results = (
+        SourceResult("a.mp4", both, (prediction(2, 1),), ("mind the aspect ratio",)),
+        SourceResult("b, c.mp4", error="b, c.mp4: no such file; give the path of a video"),
+        SourceResult("empty.mp4", sequence(), error="empty.mp4: expected people, found nobody in 90 frames"),
+    )
+    models = [{"name": "m", "file": "m.pth", "sha256": "f" * 64, "stream": "joint", "provenance": {}}]
+    versions = {"skelact": "0.1.0", "python": "3.11", "torch": "2.6", "numpy": "2.0"}
+    return PredictionSet(results, CLASSES, models, {"pose_model": "yolo.pt", "clips": 10}, versions)
+
+
+def strictly(text: str) -> Any:
+    """JSON as its standard has it, without the NaN and Infinity that Python adds."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+# --- JSON --------------------------------------------------------------------------------------------------------
+
+
+def test_json_tells_what_made_it(predictions: PredictionSet) -> None:
+    content = to_json(predictions, ["skelact", "predict", "a.mp4"])
+    assert content["schema_version"] == 1
+    assert content["command"] == ["skelact", "predict", "a.mp4"]
+    assert set(content["versions"]) == {"skelact", "python", "torch", "numpy"}
+    assert content["settings"] == {"pose_model": "yolo.pt", "clips": 10}
+    assert [model["sha256"] for model in content["models"]] == ["f" * 64]
+    assert content["class_names"] == list(CLASSES)
+    assert to_json(predictions)["command"] == []
+
+
+def test_json_of_a_video(predictions: PredictionSet) -> None:
+    result = to_json(predictions)["results"][0]
+    assert (result["source"], result["error"], result["warnings"]) == ("a.mp4", None, ["mind the aspect ratio"])
+    assert result["video"] == {"height": 360, "width": 640, "fps": 30.0, "num_frames": 90}
+    assert result["poses"]["layout"] == "coco"
+    assert result["poses"]["pose_model_sha256"] == "0" * 64
+
+
+def test_json_of_tracks_the_most_important_first(predictions: PredictionSet) -> None:
+    first, second = to_json(predictions)["results"][0]["tracks"]
+    assert (first["track_id"], second["track_id"]) == (2, 1)
+    assert (first["start_frame"], first["stop_frame"], first["num_frames_seen"]) == (10, 90, 79)
+    assert (first["start_s"], first["stop_s"]) == (pytest.approx(10 / 30), pytest.approx(89 / 30))
+    assert first["score"] == pytest.approx(0.8), "a mean over the frames in which they are seen"
+
+
+def test_json_of_tracks_in_3d_has_no_score() -> None:
+    results = (SourceResult("a.pkl#1", sequence(track(1, 0, 9, dims=3))),)
+    (result,) = to_json(PredictionSet(results, CLASSES, []))["results"]
+    assert result["tracks"][0]["score"] is None
+
+
+def test_json_of_predictions(predictions: PredictionSet) -> None:
+    (found,) = to_json(predictions)["results"][0]["predictions"]
+    assert (found["start_s"], found["stop_s"], found["track_ids"]) == (0.0, 3.0, [2, 1])
+    assert (found["class_name"], found["score"]) == (CLASSES[1], 0.7)
+    assert found["top_k"] == [{"class_name": CLASSES[1], "score": 0.7}, {"class_name": "wave", "score": 0.25}]
+    assert found["scores"] == [0.25, 0.7, 0.05], "in the order of class_names"
+
+
+def test_json_of_failures(predictions: PredictionSet) -> None:
+    _, missing, empty = to_json(predictions)["results"]
+    assert missing == {
+        "source": "b, c.mp4",
+        "error": "b, c.mp4: no such file; give the path of a video",
+        "warnings": [],
+    }
+    assert "found nobody" in empty["error"]
+    assert (empty["tracks"], empty["predictions"], empty["video"]["num_frames"]) == ([], [], 90)
+
+
+def test_json_is_json(predictions: PredictionSet, tmp_path: Path) -> None:
+    content = to_json(predictions)
+    write_json(content, str(tmp_path / "a.json"))
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert strictly(text) == content
+    assert "größer werden" in text, "people read it too"
+
+
+# --- CSV ---------------------------------------------------------------------------------------------------------
+
+
+def test_csv_has_a_row_for_each_of_the_best_and_each_failure(predictions: PredictionSet) -> None:
+    header, *rows = csv.reader(io.StringIO(to_csv(predictions)))
+    assert header == list(CSV_FIELDS)
+    assert rows == [
+        ["a.mp4", "0.000", "3.000", "2 1", "1", 'say "hi", loudly', "0.700000", ""],
+        ["a.mp4", "0.000", "3.000", "2 1", "2", "wave", "0.250000", ""],
+        ["b, c.mp4", "", "", "", "", "", "", "b, c.mp4: no such file; give the path of a video"],
+        ["empty.mp4", "", "", "", "", "", "", "empty.mp4: expected people, found nobody in 90 frames"],
+    ]
+
+
+# --- where to ----------------------------------------------------------------------------------------------------
+
+
+def test_a_dash_is_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_json({"a": 1}, "-")
+    assert json.loads(capsys.readouterr().out) == {"a": 1}
+    write_text("a,b\n", "-")
+    assert capsys.readouterr().out == "a,b\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    write_text("a\n", str(tmp_path / "new" / "deep" / "a.csv"))
+    assert (tmp_path / "new" / "deep" / "a.csv").read_text() == "a\n"
+
+
+def test_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+
+    def half(self: Path, text: str, **options: Any) -> None:
+        with self.open("w") as file:
+            file.write(text[: len(text) // 2])
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(SkelactError, match=r"cannot write .*a.csv: the disk is full"):
+        write_text("new and longer", str(path))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
+    assert path.read_text() == "old"
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(SkelactError, match="expected a file, found a folder; add a file name"):
+        write_text("a", str(tmp_path))
