@@ -277,7 +277,7 @@ class TimedPoseTrainer(PoseTrainer):
             torch.set_flush_denormal(True)
         if type(self.model.init_criterion()) is v8PoseLoss:  # yolo26's loss needs no longer reach
             self.model.criterion = TeacherPoseLoss(self.model)
-        self.ema.decay = lambda updates: min(0.998, updates / (updates + 20))  # a memory of about 500 steps
+        self.ema.decay = lambda updates: min(0.996, updates / (updates + 20))  # a memory of about 250 steps
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Move and scale the batch, images in NHWC memory."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
 from skelact.errors import SkelactError
-from skelact.files import atomic_path
+from skelact.files import atomic_path, cache_folder
 from skelact.hollow import StoredArray, StoredFile, Unusual, load_hollow
 from skelact.skeleton import layout_of_joints
 from skelact.structures import Array
@@ -24,6 +25,7 @@ logger = logging.getLogger("skelact")
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 SMALL = 64 << 20  # bytes; files up to here are loaded as a whole
+_INDEX_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -47,32 +49,13 @@ class Annotation:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class Shaped(Protocol):
-    """An array, or what stands for one that was not read."""
+class Header(NamedTuple):
+    """What is known of a sample without reading its arrays; ``shape`` is that of its keypoints, (M, T, V, C)."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As an array's."""
-
-
-class Header(Protocol):
-    """What is known of a sample without reading its arrays."""
-
-    @property
-    def frame_dir(self) -> str:
-        """Its name."""
-
-    @property
-    def keypoint(self) -> Shaped:
-        """Of which only the shape (M, T, V, C) is known."""
-
-    @property
-    def img_shape(self) -> tuple[int, int] | None:
-        """(H, W) pixels."""
-
-    @property
-    def label(self) -> int | None:
-        """Class index."""
+    frame_dir: str
+    label: int | None
+    img_shape: tuple[int, int] | None
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -83,7 +66,7 @@ class AnnotationSet:
         annotations: its samples.
         split: names of the samples in each split.
         class_names: one for each label; None where the file has none.
-        layout: name of the joint layout, as the file tells it or as the number of joints suggests; None if neither does.
+        layout: name of the joint layout, told by the file or else by the number of joints; None if neither tells.
         provenance: what made it.
         dtype: of the keypoints in the file; in memory they are float32.
     """
@@ -95,10 +78,11 @@ class AnnotationSet:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "float32"
 
-    @property
-    def headers(self) -> Sequence[Header]:
-        """Names, labels and shapes of all samples, at no cost."""
-        return self.annotations.headers if isinstance(self.annotations, StoredAnnotations) else self.annotations
+    def headers(self) -> list[Header]:
+        """Names, labels and shapes of all samples, without reading them."""
+        if isinstance(self.annotations, StoredAnnotations):
+            return self.annotations.headers()
+        return [Header(a.frame_dir, a.label, a.img_shape, a.keypoint.shape) for a in self.annotations]
 
     def indices(self, split: str) -> list[int]:
         """Which samples are in a split.
@@ -110,14 +94,24 @@ class AnnotationSet:
             found = ", ".join(self.split) or "none"
             raise SkelactError(f"split {split!r}: expected one of the dataset's splits, found {found}")
         wanted = set(self.split[split])
-        indices = [k for k, header in enumerate(self.headers) if header.frame_dir in wanted]
-        missing = wanted - {self.headers[k].frame_dir for k in indices}
+        names = [header.frame_dir for header in self.headers()]
+        missing = wanted.difference(names)
         if missing:
             raise SkelactError(
                 f"split {split!r}: expected names of samples, found {len(missing)} that no sample has, "
                 f"such as {min(missing)}"
             )
-        return indices
+        return [k for k, name in enumerate(names) if name in wanted]
+
+
+class _Row(NamedTuple):
+    """A sample in plain types; its arrays are in memory if they are small, else rows of a ``StoredArray``."""
+
+    frame_dir: str
+    label: int | None
+    img_shape: tuple[int, int] | None
+    arrays: dict[str, Any]
+    extra: dict[str, Any]
 
 
 class StoredAnnotations(Sequence[Annotation]):
@@ -125,14 +119,22 @@ class StoredAnnotations(Sequence[Annotation]):
 
     Args:
         file: the pickle.
-        headers: the samples, with what stands for their arrays.
+        rows: where in it the samples are.
     """
 
-    def __init__(self, file: StoredFile, headers: Sequence[Annotation]) -> None:
-        self.file, self.headers = file, headers
+    def __init__(self, file: StoredFile, rows: Sequence[_Row]) -> None:
+        self._file, self._rows = file, rows
 
     def __len__(self) -> int:
-        return len(self.headers)
+        return len(self._rows)
+
+    def headers(self) -> list[Header]:
+        """As ``AnnotationSet.headers``."""
+        shapes = (row.arrays["keypoint"] for row in self._rows)
+        return [
+            Header(row.frame_dir, row.label, row.img_shape, array[0] if isinstance(array, tuple) else array.shape)
+            for row, array in zip(self._rows, shapes, strict=True)
+        ]
 
     @overload
     def __getitem__(self, index: int) -> Annotation: ...
@@ -140,28 +142,22 @@ class StoredAnnotations(Sequence[Annotation]):
     def __getitem__(self, index: slice) -> StoredAnnotations: ...
     def __getitem__(self, index: int | slice) -> Annotation | StoredAnnotations:
         if isinstance(index, slice):
-            return StoredAnnotations(self.file, self.headers[index])
-        header = self.headers[index]
-        position = range(len(self))[index]
-        arrays: dict[str, Array | None] = {}
-        for name in ("keypoint", "keypoint_score"):
-            stored: Any = getattr(header, name)
+            return StoredAnnotations(self._file, self._rows[index])
+        row = self._rows[index]
+        arrays = {key: self._array(range(len(self))[index], row, key) for key in row.arrays}
+        keypoint, score = arrays.pop("keypoint"), arrays.pop("keypoint_score", None)
+        return Annotation(row.frame_dir, keypoint, score, row.img_shape, row.label, {**row.extra, **arrays})
+
+    def _array(self, index: int, row: _Row, key: str) -> Array:
+        array = row.arrays[key]
+        if isinstance(array, tuple):
             try:
-                arrays[name] = self.file.read(stored) if isinstance(stored, StoredArray) else stored
+                array = self._file.read(StoredArray.from_row(array))
             except ValueError as error:
-                raise _wrong(self.file.path, position, header.frame_dir, name, "whole data", str(error)) from None
-        return _finite(
-            self.file.path,
-            position,
-            Annotation(
-                header.frame_dir,
-                arrays["keypoint"],  # type: ignore[arg-type]
-                arrays["keypoint_score"],
-                header.img_shape,
-                header.label,
-                self.file.resolve(header.extra),
-            ),
-        )
+                raise _wrong(self._file.path, index, row.frame_dir, key, "a whole array", error) from None
+        if key in ("keypoint", "keypoint_score"):
+            return _floats(self._file.path, index, row.frame_dir, key, array)
+        return array.copy()
 
 
 def save_annotations(dataset: AnnotationSet, path: str | Path, half: bool = False) -> None:
@@ -174,9 +170,10 @@ def save_annotations(dataset: AnnotationSet, path: str | Path, half: bool = Fals
             and to 2 px above 2048.
     """
     dtype = np.float16 if half else np.float32
+    samples = _Samples(dataset.annotations, dtype)
     content: dict[str, Any] = {
         "split": {name: list(names) for name, names in dataset.split.items()},
-        "annotations": [_to_dict(annotation, dtype) for annotation in dataset.annotations],
+        "annotations": list(samples) if isinstance(dataset.annotations, list | tuple) else samples,
     }
     if dataset.class_names is not None:
         content["class_names"] = list(dataset.class_names)
@@ -185,7 +182,22 @@ def save_annotations(dataset: AnnotationSet, path: str | Path, half: bool = Fals
     if dataset.provenance:
         content["provenance"] = dict(dataset.provenance)
     with atomic_path(path) as part, part.open("wb") as file:
-        pickle.dump(content, file, protocol=4)
+        pickler = pickle.Pickler(file, protocol=4)
+        pickler.fast = content["annotations"] is samples  # remember nothing, or all arrays stay in memory
+        pickler.dump(content)
+
+
+class _Samples:
+    """Pickled as a list, of which one sample after the other is made and forgotten."""
+
+    def __init__(self, annotations: Sequence[Annotation], dtype: type) -> None:
+        self._annotations, self._dtype = annotations, dtype
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (_to_dict(annotation, self._dtype) for annotation in self._annotations)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (), None, iter(self)
 
 
 def _to_dict(annotation: Annotation, dtype: type) -> dict[str, Any]:
@@ -208,9 +220,7 @@ def load_annotations(path: str | Path) -> AnnotationSet:
     Raises:
         SkelactError: the file is no such pickle; the message names the sample and the field.
     """
-    dataset = _dataset(path, load_pickle(path))
-    annotations = tuple(_finite(path, k, annotation) for k, annotation in enumerate(dataset.annotations))
-    return replace(dataset, annotations=annotations)
+    return _dataset(path, load_pickle(path))
 
 
 def open_annotations(path: str | Path, small: int = SMALL) -> AnnotationSet:
@@ -228,13 +238,22 @@ def open_annotations(path: str | Path, small: int = SMALL) -> AnnotationSet:
     """
     if not Path(path).is_file() or Path(path).stat().st_size <= small:
         return load_annotations(path)
+    path = Path(path).absolute()
+    index = _index_path(path)
+    try:
+        return _load_index(index, path)
+    except SkelactError:
+        pass  # there is none yet, or it is damaged
     try:
         content, file = load_hollow(path)
     except Unusual as reason:
         logger.warning("%s: loaded as a whole, for it holds %s", path, reason)
         return load_annotations(path)
     dataset = _dataset(path, content, file)
-    return replace(dataset, annotations=StoredAnnotations(file, dataset.annotations))
+    rows = [_to_row(annotation, file) for annotation in dataset.annotations]
+    dataset = replace(dataset, annotations=StoredAnnotations(file, rows))
+    _save_index(index, dataset, file, rows)
+    return dataset
 
 
 def dataset_content_hash(dataset: AnnotationSet) -> str:
@@ -258,8 +277,56 @@ def dataset_content_hash(dataset: AnnotationSet) -> str:
     return digest.hexdigest()
 
 
+# --- the index of a large file ------------------------------------------------------------------------------------
+
+
+def _to_row(annotation: Annotation, file: StoredFile) -> _Row:
+    values = {"keypoint": annotation.keypoint, "keypoint_score": annotation.keypoint_score, **annotation.extra}
+    arrays: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, StoredArray):
+            arrays[key] = value.to_row()
+        elif key not in annotation.extra and value is not None:
+            arrays[key] = value
+    extra = {key: file.resolve(value) for key, value in annotation.extra.items() if key not in arrays}
+    return _Row(annotation.frame_dir, annotation.label, annotation.img_shape, arrays, extra)
+
+
+def _index_path(path: Path) -> Path:
+    """In the cache, by path, size and time of the last change."""
+    status = path.stat()
+    key = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return cache_folder() / "datasets" / f"{key}-{status.st_size}-{status.st_mtime_ns}.index"
+
+
+def _load_index(index: Path, path: Path) -> AnnotationSet:
+    version, size, mtime_ns, rows, *others = load_pickle(index)
+    if version != _INDEX_VERSION:
+        raise SkelactError(f"{index}: expected version {_INDEX_VERSION}, found {version}")
+    return AnnotationSet(
+        StoredAnnotations(StoredFile(str(path), size, mtime_ns), [_Row(*row) for row in rows]), *others
+    )
+
+
+def _save_index(index: Path, dataset: AnnotationSet, file: StoredFile, rows: Sequence[_Row]) -> None:
+    """Keep it for the next time, and drop older ones of the same file; a cache that can't be written is no error."""
+    others = (dict(dataset.split), dataset.class_names, dataset.layout, dict(dataset.provenance), dataset.dtype)
+    content = (_INDEX_VERSION, file.size, file.mtime_ns, [tuple(row) for row in rows], *others)
+    try:
+        with atomic_path(index) as part, part.open("wb") as opened:
+            pickle.dump(content, opened, protocol=4)
+        for old in index.parent.glob(f"{index.name.partition('-')[0]}-*"):
+            if old != index:
+                old.unlink(missing_ok=True)
+    except (SkelactError, OSError) as error:
+        logger.warning("%s; every start will go over the dataset anew (SKELACT_CACHE names another folder)", error)
+
+
+# --- one sample ---------------------------------------------------------------------------------------------------
+
+
 def _dataset(path: str | Path, content: Any, file: StoredFile | None = None) -> AnnotationSet:
-    """What a pickle holds, with its samples' arrays as they are."""
+    """What a pickle holds; arrays that stay in a file are still what stands for them."""
     split: dict[str, tuple[str, ...]] = {}
     class_names = layout = None
     provenance: Mapping[str, Any] = {}
@@ -289,7 +356,7 @@ def _dataset(path: str | Path, content: Any, file: StoredFile | None = None) -> 
     if layout is None:
         guess = layout_of_joints(annotations[0].keypoint.shape[2])
         layout = guess.name if guess else None
-    dtypes = sorted({str(annotation.keypoint.dtype) for annotation in annotations})
+    dtypes = sorted(map(str, {sample["keypoint"].dtype for sample in samples}))
     return AnnotationSet(annotations, split, class_names, layout, provenance, ", ".join(dtypes))
 
 
@@ -297,62 +364,70 @@ def _wrong(path: str | Path, index: int, name: str, what: str, expected: str, fo
     return SkelactError(f"{path}: sample {index} ({name}), field {what!r}: expected {expected}, found {found}")
 
 
+_ARRAYS = (np.ndarray, StoredArray)
 _KNOWN = frozenset(("frame_dir", "keypoint", "keypoint_score", "img_shape", "original_shape", "total_frames", "label"))
 
 
 def _read(path: str | Path, index: int, sample: Mapping[str, Any], file: StoredFile | None) -> Annotation:
-    """One sample with its arrays as they are, everything about them checked but the numbers."""
+    """One sample, checked; the numbers in arrays that stay in the file are checked when they are read."""
     if file:  # small arrays need not stand for themselves
-        sample = {key: _unless_long(value, file) for key, value in sample.items()}
+        sample = {
+            key: file.resolve(value) if type(value) is StoredArray and type(value.data) is bytes else value
+            for key, value in sample.items()
+        }
     name = str(sample.get("frame_dir", sample.get("filename", index)))
 
     def wrong(what: str, expected: str, found: object) -> SkelactError:
         return _wrong(path, index, name, what, expected, found)
 
     keypoint = sample.get("keypoint")
-    if not isinstance(keypoint, np.ndarray | StoredArray) or keypoint.ndim != 4 or keypoint.dtype.kind not in "fiu":
-        found = keypoint.shape if isinstance(keypoint, np.ndarray | StoredArray) else type(keypoint).__name__
+    if not isinstance(keypoint, _ARRAYS) or keypoint.ndim != 4 or keypoint.dtype.kind not in "fiu":
+        found = keypoint.shape if isinstance(keypoint, _ARRAYS) else type(keypoint).__name__
         raise wrong("keypoint", "an array (persons, frames, joints, 2 or 3)", found)
     if keypoint.shape[-1] not in (2, 3):
         raise wrong("keypoint", "2 or 3 coordinates", keypoint.shape)
+    if isinstance(keypoint, np.ndarray):
+        keypoint = _floats(path, index, name, "keypoint", keypoint)
     score = sample.get("keypoint_score")
     if score is not None:
-        if not isinstance(score, np.ndarray | StoredArray) or score.shape != keypoint.shape[:3]:
+        if not isinstance(score, _ARRAYS) or score.shape != keypoint.shape[:3]:
             raise wrong("keypoint_score", f"shape {keypoint.shape[:3]}", getattr(score, "shape", type(score).__name__))
         if score.dtype.kind not in "fiu":
             raise wrong("keypoint_score", "finite numbers", score.dtype)
+        if isinstance(score, np.ndarray):
+            score = _floats(path, index, name, "keypoint_score", score)
     img_shape = sample.get("img_shape", sample.get("original_shape"))
-    if img_shape is not None:
+    if img_shape is not None and not _is_size(img_shape):
         sides = np.ravel(img_shape)
         if len(sides) != 2 or sides.dtype.kind not in "fiu" or not (np.isfinite(sides) & (sides > 0)).all():
             raise wrong("img_shape", "(height, width)", img_shape)
         img_shape = tuple(int(side) for side in sides)
     label = sample.get("label")
-    if label is not None:
+    if label is not None and type(label) is not int:
         if np.size(label) != 1 or np.asarray(label).dtype.kind not in "iu":
             raise wrong("label", "a class index", repr(label))
         label = int(np.ravel(label)[0])
     return Annotation(
         frame_dir=name,
         keypoint=keypoint,  # type: ignore[arg-type]  # or what stands for one
-        keypoint_score=score,
+        keypoint_score=score,  # type: ignore[arg-type]
         img_shape=img_shape,
         label=label,
         extra={str(key): value for key, value in sample.items() if key not in _KNOWN},
     )
 
 
-def _unless_long(value: Any, file: StoredFile) -> Any:
-    return file.resolve(value) if isinstance(value, StoredArray) and isinstance(value.data, bytes) else value
+def _is_size(img_shape: Any) -> bool:
+    """Whether it is what it should be, as it is nearly always."""
+    if type(img_shape) is not tuple or len(img_shape) != 2:
+        return False
+    height, width = img_shape
+    return type(height) is int and type(width) is int and height > 0 and width > 0
 
 
-def _finite(path: str | Path, index: int, annotation: Annotation) -> Annotation:
-    """The sample in float32, for float16 on disk is too coarse to compute with."""
-    found: dict[str, Array] = {}
-    for name in ("keypoint", "keypoint_score"):
-        values = getattr(annotation, name)
-        if values is not None:
-            found[name] = values.astype(np.float32)
-            if not np.isfinite(found[name]).all():
-                raise _wrong(path, index, annotation.frame_dir, name, "finite numbers", "NaN or infinity")
-    return replace(annotation, **found)  # type: ignore[arg-type]
+def _floats(path: str | Path, index: int, name: str, field_name: str, values: Array) -> Array:
+    """In float32, for float16 on disk is too coarse to compute with."""
+    values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise _wrong(path, index, name, field_name, "finite numbers", "NaN or infinity")
+    return values

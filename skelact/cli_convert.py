@@ -30,7 +30,13 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--out", required=True, type=click.Path(), metavar="FILE.pkl", help="The pickle to write.")
-@click.option("--from", "source_format", type=click.Choice(FORMATS), help="Default: found out from the content.")
+@click.option(
+    "--from",
+    "source_format",
+    type=click.Choice(FORMATS),
+    metavar="FORMAT",
+    help=f"{', '.join(FORMATS)}. Default: found out from the content.",
+)
 @click.option("--to-layout", type=click.Choice(["coco", "openpose"]), help="Give the poses these 17 or 18 joints.")
 @click.option("--labels", type=click.Path(), metavar="CSV", help="Rows of path, label[, split]; names or indices.")
 @click.option("--fps", type=click.FloatRange(0, min_open=True), metavar="N", help="Frames per second, kept with them.")

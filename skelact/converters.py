@@ -136,10 +136,12 @@ def convert(
     paths = [_existing(source) for source in sources]
     source_format = source_format or detect_format(paths)
     dataset, jobs = _jobs(paths, source_format, _Options(img_shape, fps))
-    excluded = [clip for clip, _ in jobs if _is_excluded(clip.name, frozenset(exclude))]
-    samples, skipped = _run([job for job in jobs if job[0] not in excluded], progress)
+    left_out = frozenset(exclude)
+    kept = [job for job in jobs if not _is_excluded(job[0].name, left_out)]
+    excluded = len(jobs) - len(kept)
+    samples, skipped = _run(kept, progress)
     if not samples:
-        raise SkelactError(_why_nothing(paths, source_format, skipped, len(excluded)))
+        raise SkelactError(_why_nothing(paths, source_format, skipped, excluded))
     dataset = _with_labels(_with_layout(dataset, samples, TARGET_LAYOUTS.get(to_layout or "")), samples, labels)
     names = {annotation.frame_dir for annotation in dataset.annotations}
     provenance = {
@@ -155,7 +157,7 @@ def convert(
     )
     if out is not None:
         save_annotations(dataset, out, half=half)
-    return Conversion(dataset, source_format, tuple(skipped), len(excluded))
+    return Conversion(dataset, source_format, tuple(skipped), excluded)
 
 
 def _is_excluded(name: str, exclude: frozenset[str]) -> bool:

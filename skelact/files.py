@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import platformdirs
+
 from skelact.errors import SkelactError
 
 _ADVICE = {
@@ -76,6 +78,12 @@ def check_writable(path: str | Path) -> None:
         if part != Path(path):  # a pipe or device is left alone
             part.touch()
         raise _Undo
+
+
+def cache_folder() -> Path:
+    """Where skelact keeps what it can make again: ``$SKELACT_CACHE``, or a folder in the user's cache."""
+    chosen = os.environ.get("SKELACT_CACHE")
+    return Path(chosen) if chosen else platformdirs.user_cache_path("skelact")
 
 
 def _is_ours(filename: str, path: Path, temporary: Path) -> bool:

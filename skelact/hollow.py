@@ -8,16 +8,14 @@ pickle itself is the store, its pages are shared by all processes that read it, 
 from __future__ import annotations
 
 import codecs
-import hashlib
 import io
-import logging
 import math
 import mmap
+import operator
 import os
 import pickle
 import re
 import sys
-import zipfile
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,14 +23,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import platformdirs
 
 from skelact.errors import SkelactError
-from skelact.files import atomic_path
 from skelact.structures import Array
 from skelact.unpickling import Protected, Refused, allowed, pickle_errors
-
-logger = logging.getLogger("skelact")
 
 LONG = 1024  # bytes; data from here on stay in the file
 _WINDOW = 1 << 26  # bytes of the file that are mapped at a time
@@ -72,7 +66,7 @@ class Span:
         if self.opcode == "V":
             return data.decode("raw-unicode-escape").encode("latin1")
         if self.opcode == "S":
-            return codecs.escape_decode(data.strip()[1:-1])[0]  # type: ignore[attr-defined, no-any-return]
+            return codecs.escape_decode(data.strip()[1:-1])[0]
         return data
 
     def value_in(self, data: bytes) -> bytes | bytearray | str:
@@ -110,17 +104,25 @@ class StoredArray:
         """Of the array, not of its data in the file, which may be encoded."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return StoredArray, (self.shape, self.dtype, self.fortran, self.data)
+    def to_row(self) -> tuple[Any, ...]:
+        """In plain types, for one whose data lie in the file; ``from_row`` reads it back."""
+        assert isinstance(self.data, Span)
+        return self.shape, self.dtype.str, self.fortran, self.data.offset, self.data.length, self.data.opcode
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> StoredArray:
+        """Of ``to_row``."""
+        shape, dtype, fortran, offset, length, opcode = row
+        return cls(shape, np.dtype(dtype), fortran, Span(offset, length, opcode, False, True))
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Take what numpy's arrays are built from."""
         *_, shape, dtype, fortran, data = state
         if isinstance(data, list):
             raise Unusual("an array of objects")
-        if not all(type(side) is int and side >= 0 for side in shape):
-            raise ValueError(f"an array of shape {shape}")
-        self.shape, self.dtype, self.fortran = tuple(shape), dtype.known(), bool(fortran)
+        self.shape, self.dtype, self.fortran = tuple(map(operator.index, shape)), dtype.known(), bool(fortran)
+        if min(self.shape, default=0) < 0:
+            raise ValueError(f"an array of shape {self.shape}")
         if isinstance(data, Span):
             data.used = True
             self.data = data
@@ -267,8 +269,7 @@ class StoredFile:
                 self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - stays open
             except OSError as error:
                 raise SkelactError(f"{self.path}: cannot be read ({error.strerror or error})") from None
-        found = os.fstat(self._file.fileno())
-        if (found.st_size, found.st_mtime_ns) != (self.size, self.mtime_ns):
+        if _state(self._file) != (self.size, self.mtime_ns):
             raise SkelactError(
                 f"{self.path}: expected the file as it was when it was opened, found it changed; restart"
             )
@@ -282,8 +283,6 @@ class StoredFile:
 def load_hollow(path: str | Path) -> tuple[Any, StoredFile]:
     """Load a pickle without the data of its large arrays.
 
-    What the pass over the file found is kept in the user's cache, so that the next time takes an instant.
-
     Returns:
         The content, with a ``StoredArray`` for each array, and the file to read them from.
 
@@ -292,20 +291,20 @@ def load_hollow(path: str | Path) -> tuple[Any, StoredFile]:
         Unusual: it holds arrays that can't stay in the file.
     """
     path = Path(path).absolute()
-    with pickle_errors(path):
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            index = _index_path(path, status)
-            kept = _load_index(index)
-            hollow, spans = kept or _hollow_out(file)
-        unpickler = _HollowUnpickler(io.BufferedReader(io.BytesIO(hollow)), spans)  # type: ignore[arg-type]
+    with pickle_errors(path), path.open("rb") as file:
+        stored = StoredFile(str(path), *_state(file))
+        hollow, spans = _hollow_out(file)
+        unpickler = _HollowUnpickler(io.BufferedReader(io.BytesIO(hollow)), spans)
         content = unpickler.load()
-        if kept is None:
-            _save_index(index, hollow, spans)
-        stored = StoredFile(str(path), status.st_size, status.st_mtime_ns)
         if not all(span.used for span in unpickler.seen):
             content = _with_texts(content, stored)
         return content, stored
+
+
+def _state(file: BinaryIO) -> tuple[int, int]:
+    """Size and mtime_ns: another state is another file."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
 def _with_texts(value: Any, stored: StoredFile) -> Any:
@@ -389,37 +388,3 @@ def _hollow_out(file: BinaryIO) -> tuple[bytes, Array]:
                 end = position - position % mmap.ALLOCATIONGRANULARITY
                 pages.madvise(mmap.MADV_DONTNEED, forgotten, end - forgotten)
                 forgotten = end
-
-
-# --- the cache ----------------------------------------------------------------------------------------------------
-
-
-def cache_folder() -> Path:
-    """Where skelact keeps what it can make again: ``$SKELACT_CACHE``, or a folder in the user's cache."""
-    chosen = os.environ.get("SKELACT_CACHE")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("skelact")
-
-
-def _index_path(path: Path, status: os.stat_result) -> Path:
-    key = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return cache_folder() / "datasets" / f"{key}-{status.st_size}-{status.st_mtime_ns}.npz"
-
-
-def _load_index(index: Path) -> tuple[bytes, Array] | None:
-    try:
-        with np.load(index, allow_pickle=False) as kept:
-            return kept["hollow"].tobytes(), kept["spans"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # none yet, or damaged
-
-
-def _save_index(index: Path, hollow: bytes, spans: Array) -> None:
-    """Keep the index and drop older ones of the same pickle; a cache that can't be written is no error."""
-    try:
-        with atomic_path(index) as part, part.open("wb") as file:
-            np.savez(file, hollow=np.frombuffer(hollow, np.uint8), spans=spans)
-        for old in index.parent.glob(f"{index.name.partition('-')[0]}-*.npz"):
-            if old != index:
-                old.unlink(missing_ok=True)
-    except (SkelactError, OSError) as error:
-        logger.warning("%s; the next start goes over the pickle again (SKELACT_CACHE names another folder)", error)

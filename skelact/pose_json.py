@@ -55,7 +55,10 @@ MEDIAPIPE = Layout(
 # By the number of joints. Halpe (26, 136) and COCO-WholeBody (133) begin with COCO's 17; the rest is left out.
 LAYOUT_OF = {17: COCO, 26: COCO, 133: COCO, 136: COCO, 18: OPENPOSE, 25: BODY_25, 33: MEDIAPIPE}
 
+# What reading JSON of another shape than expected raises.
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 FRACTION = 2.0  # where no coordinate is larger, they are fractions of the picture; nobody is two pixels large
+MAX_PIXELS = 1e6
 MAX_SPARSENESS = 100  # frames for each that has people; beyond, the numbers are not those of a video's frames
 LINK_FRAMES = 30  # how long somebody may be gone
 LINK_DISTANCE = 0.5  # body sizes; somebody farther away is somebody else
@@ -245,8 +248,8 @@ def _mediapipe(content: Any) -> Poses | None:
     if single is not None:
         return Poses([Frame(single)], single=True)
     if isinstance(content, Mapping):
-        size = [content.get(key) for key in ("height", "width")]
-        img_shape = (int(size[0]), int(size[1])) if all(isinstance(x, int | float) for x in size) else None  # type: ignore[arg-type]
+        height, width = (float(content.get(key) or 0) for key in ("height", "width"))
+        img_shape = (int(height), int(width)) if min(height, width) >= 1 else None
         fps = next((float(content[key]) for key in ("fps", "frameRate") if content.get(key)), None)
         content = next((content[key] for key in ("frames", "poses", "data", "results") if key in content), None)
     if not isinstance(content, list):
@@ -275,7 +278,7 @@ def json_format(content: Any) -> str | None:
     for name, reader in READERS.items():
         try:
             poses = reader(content)
-        except (SkelactError, ValueError, TypeError, LookupError, AttributeError):
+        except (SkelactError, *MALFORMED):
             continue
         if poses and any(frame.persons for frame in poses.frames):
             return name
@@ -293,7 +296,7 @@ def read_poses(path: Path, source_format: str) -> Poses:
         poses = READERS[source_format](content)
     except SkelactError as error:
         raise SkelactError(f"{path}: {error}") from None
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except MALFORMED as error:
         raise SkelactError(f"{path}: damaged {source_format} ({type(error).__name__}: {error})") from None
     if poses is None:
         raise SkelactError(f"{path}: expected {source_format}, found something else; choose another format by --from")
@@ -330,8 +333,8 @@ def follow(poses: Poses, img_shape: tuple[int, int] | None) -> tuple[Array, Arra
         raise SkelactError(f"expected poses of {', '.join(map(str, LAYOUT_OF))} joints, found {counts}")
     layout = LAYOUT_OF[counts[0]]
     values = np.concatenate(everybody)
-    if not np.isfinite(values).all():
-        raise SkelactError("expected finite coordinates and scores, found NaN or infinity")
+    if not (np.abs(values) < MAX_PIXELS).all():
+        raise SkelactError("expected coordinates in pixels, found NaN, infinity or more than a million")
     scale = np.ones(3)
     if np.abs(values[:, :2]).max() <= FRACTION:
         if img_shape is None:
@@ -349,9 +352,7 @@ def _timeline(frames: Sequence[Frame]) -> list[list[Person]]:
     """The people of each frame from the first to the last, by the frames' numbers; by their order if one has none."""
     videos = sorted({frame.video for frame in frames})
     if len(videos) > 1:
-        raise SkelactError(
-            f"expected the frames of one video, found pictures of {len(videos)}: {', '.join(videos[:3])}"
-        )
+        raise SkelactError(f"expected the frames of one video, found pictures of {', '.join(videos[:3])}")
     numbers = [frame.number for frame in frames if isinstance(frame.number, int)]
     if len(numbers) < len(frames):
         return [list(frame.persons) for frame in frames]

@@ -132,7 +132,9 @@ def _run_on_ray(
     started = not ray.is_initialized()
     if started:
         try:
-            ray.init(address=address or os.environ.get("RAY_ADDRESS"), log_to_driver=False, logging_level=logging.ERROR)
+            cluster = address or os.environ.get("RAY_ADDRESS")
+            own = {} if cluster else {"include_dashboard": False, "num_cpus": workers if workers > 1 else None}
+            ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise SkelactError(
                 f"engine ray: no cluster at {address}: {error}; start one with `ray start --head`"

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -111,10 +112,9 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
     result = skelact_with(*path, "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith(" ".join(("Usage: skelact", *path)))
-    _, found, example = result.stdout.partition("Example:\n")
-    assert found, "the help has an example"
-    first_line = example.strip().splitlines()[0]
-    assert " ".join(("skelact", *path)) in first_line, "of this command"
+    example = re.search(r"^  Examples?:\n +(.*)$", result.stdout, re.MULTILINE)
+    assert example, "the help has an example"
+    assert " ".join(("skelact", *path)) in example[1], "of this command"
     assert skelact_with(*path, "-h").stdout == result.stdout
 
 
@@ -251,13 +251,22 @@ def test_a_process_keeps_stdout_pure(tmp_path: Path) -> None:
     assert "taking joint (set it with --stream)" in result.stderr
 
 
-def test_quiet_says_nothing_but_the_answer(tmp_path: Path, model: Path) -> None:
+def test_quiet_says_nothing_but_the_answer(
+    films: dict[str, Film], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = classifier_file(tmp_path / "m.safetensors", provenance={"pose_model": "HRNet"})
+    loud = skelact_with("predict", films["wave"].path, "--model", model)
+    assert "was trained on poses of HRNet" in caplog.text
+    caplog.clear()
+    quiet = skelact_with("predict", films["wave"].path, "--model", model, "--quiet")
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr, caplog.text) == (0, loud.stdout, "", "")
+
+
+def test_the_command_is_in_its_record(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = pose_pickle(tmp_path / "poses.pkl", "a")
-    result = as_process("predict", source, "--model", model, "--quiet", "--json", tmp_path / "a.json")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert strictly((tmp_path / "a.json").read_text(encoding="utf-8"))["command"][1:] == [
-        *("predict", str(source), "--model", str(model), "--quiet", "--json", str(tmp_path / "a.json"))
-    ]
+    arguments = ["predict", str(source), "--model", str(model), "--json", "-"]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/skelact", *arguments])
+    assert strictly(skelact_with(*arguments).stdout)["command"] == ["skelact", *arguments]
 
 
 def test_info_of_a_checkpoint(model: Path) -> None:

@@ -492,7 +492,7 @@ def yolo(request: pytest.FixtureRequest) -> PoseModel:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize(("name", "num_tracks", "num_frames"), [("wave", 1, 45), ("walk", 1, 45), ("handshake", 2, 90)])
+@pytest.mark.parametrize(("name", "num_tracks", "num_frames"), [("wave", 1, 30), ("walk", 1, 30), ("handshake", 2, 60)])
 def test_real_yolo_follows_people(yolo: PoseModel, name: str, num_tracks: int, num_frames: int) -> None:
     """Everybody has one track, with the joints where they were drawn, to a twentieth of the figure's height."""
     source = Path(__file__).parent / "assets" / f"{name}.mp4"

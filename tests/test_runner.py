@@ -1,0 +1,110 @@
+"""Many tasks, in this process, in others, or on Ray: what happens to one is no matter to the rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from skelact.errors import SkelactError
+from skelact.runner import Lost, default_workers, run_tasks
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def die_at_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 5:
+        os._exit(7)
+    return 2 * number
+
+
+def die_once(marker: str) -> str:
+    """Kills its process the first time, as a node that goes down would."""
+    path = Path(marker)
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.name
+
+
+def slow_double(number: int) -> int:
+    time.sleep(1.0)
+    return 2 * number
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_task_is_done(workers: int) -> None:
+    assert sorted(run_tasks(double, range(7), workers)) == [(k, 2 * k) for k in range(7)]
+
+
+def test_nothing_to_do() -> None:
+    assert list(run_tasks(double, [], 4)) == []
+
+
+def test_a_worker_that_dies_loses_its_task_only() -> None:
+    results = dict(run_tasks(die_at_three, range(8), 2))
+    assert set(results) == set(range(8))
+    assert {k: value for k, value in results.items() if k not in (3, 5)} == {k: 2 * k for k in (0, 1, 2, 4, 6, 7)}
+    assert results[3] == Lost("its worker process died of SIGKILL: out of memory?")
+    assert results[5] == Lost("its worker process ended with exit code 7")
+
+
+def test_a_caller_who_stops_early_leaves_no_processes() -> None:
+    tasks = run_tasks(slow_double, range(50), 2)
+    next(tasks)
+    start = time.monotonic()
+    tasks.close()
+    assert time.monotonic() - start < 20, "the other 40 tasks were not waited for"
+
+
+def test_cores_are_shared_out() -> None:
+    assert default_workers("cpu", 100) >= 1
+    assert default_workers("cpu", 1) == 1
+    assert default_workers("cuda", 100) >= default_workers("cpu", 100)
+
+
+def test_without_ray_the_error_tells_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(SkelactError, match=r"pip install 'skelact\[ray\]'"):
+        list(run_tasks(double, range(2), engine="ray"))
+
+
+@pytest.fixture
+def in_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's workers import the tasks above, as they import skelact where it is installed."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+@pytest.mark.usefixtures("in_path")
+def test_ray_does_every_task_and_retries_one_whose_process_died(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra skelact[ray]")
+    markers = [str(tmp_path / name) for name in "abc"]
+    results = dict(run_tasks(die_once, markers, engine="ray"))
+    assert results == {0: "a", 1: "b", 2: "c"}
+
+
+@pytest.mark.usefixtures("in_path")
+def test_a_ray_cluster_that_loses_a_node_loses_no_task() -> None:
+    ray = pytest.importorskip("ray", reason="needs the extra skelact[ray]")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        doomed = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        results = {}
+        for k, result in run_tasks(slow_double, range(8), engine="ray", ray_address=cluster.address):
+            results[k] = result
+            if len(results) == 2:
+                cluster.remove_node(doomed)
+        assert results == {k: 2 * k for k in range(8)}
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
