@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import struct
 import sys
 import types
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from skelact.errors import SkelactError
 # What unpickling a file that is no pickle, or half of one, raises.
 MALFORMED = (
     *(pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError, TypeError, ImportError),
-    *(RuntimeError, MemoryError, OverflowError, AssertionError),
+    *(RuntimeError, MemoryError, OverflowError, AssertionError, struct.error),
 )
 
 
@@ -79,6 +80,42 @@ def _bytearray(data: bytes | str = b"", encoding: str = "latin1") -> bytearray:
     return bytearray(data)
 
 
+# Arrays are rebuilt from plain bytes and checked types. Numpy itself believes what a pickle says: of an array over
+# another one's memory, of a type with false flags or offsets; the process crashes, or worse.
+_NDARRAY = object()  # honest pickles only pass ``numpy.ndarray`` on to ``_reconstruct``
+
+
+def _reconstruct(subtype: Any, shape: Any, typecode: Any) -> Any:
+    """Stands in for numpy's constructor: an empty array, which the pickle then fills with its state."""
+    if subtype is not _NDARRAY:
+        raise Refused("it wants an array of another class")
+    return np.empty(0, np.int8)
+
+
+def _dtype(text: Any, align: Any = False, copy: Any = False) -> Any:
+    """Stands in for ``numpy.dtype``."""
+    if not isinstance(text, str) or np.dtype(text).names or np.dtype(text).subdtype:
+        raise Refused("it wants an array of records")
+    return np.dtype(text, copy=True)
+
+
+def _scalar(dtype: Any, data: Any = None) -> Any:
+    """Stands in for numpy's constructor of scalars."""
+    if dtype.hasobject:
+        return data
+    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype, 1)[0]
+
+
+def _check_state(target: Any, state: Any) -> None:
+    """Refuse a state that would have numpy misread memory."""
+    if isinstance(target, np.dtype):
+        _, _, subdtype, names, fields, size, _, flags, *_ = state
+        if subdtype or names or fields or size not in (-1, target.itemsize) or flags != target.flags:
+            raise Refused(f"it wants a changed data type {target}")
+    elif isinstance(target, np.ndarray) and target.shape != (0,):
+        raise Refused("it wants to change an array")
+
+
 _CONTAINERS = {
     "list": list,
     "dict": dict,
@@ -104,11 +141,10 @@ def allowed(module: str, name: str) -> Any:
     if module == "_codecs" and name == "encode":
         return Protected(_latin1_bytes)
     if module in _NUMPY_MODULES:
-        if name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        if name in ("_reconstruct", "scalar"):
-            core = np._core if hasattr(np, "_core") else np.core
-            return getattr(core.multiarray, name)
+        if name == "ndarray":
+            return _NDARRAY
+        rebuild: dict[str, Callable[..., Any]] = {"dtype": _dtype, "_reconstruct": _reconstruct, "scalar": _scalar}
+        return Protected(rebuild[name]) if name in rebuild else None
     if module in _NUMPY_NUMERIC and name == "_frombuffer":
         return Protected(_array_from_buffer)
     if module == "torch.storage" and name == "_load_from_bytes":
@@ -122,11 +158,26 @@ def allowed(module: str, name: str) -> Any:
 
 def _array_from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> Any:
     """Stands in for numpy's protocol-5 constructor."""
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+    if not isinstance(buffer, bytes | bytearray):
+        raise Refused("it wants an array over another object's memory")
+    return np.frombuffer(bytearray(buffer), dtype=dtype).reshape(shape, order=order)
 
 
-class _Unpickler(pickle.Unpickler):
+# Python's own and not the faster one in C, which fills objects with their state without asking.
+_PythonUnpickler: Any = pickle._Unpickler
+
+
+class _Unpickler(_PythonUnpickler):
     """Arrays, tensors and plain containers."""
+
+    dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
+
+    def load_build(self) -> None:
+        """Let the pickle give the object on top of the stack its state."""
+        _check_state(self.stack[-2], self.stack[-1])
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
         found = allowed(module, name)

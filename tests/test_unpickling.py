@@ -451,7 +451,6 @@ except SkelactError as error:
 """
 
 
-@pytest.mark.xfail(strict=True, reason="numpy's own constructors are called and crash the process")
 @pytest.mark.parametrize(
     "attack",
     [
