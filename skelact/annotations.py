@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
 import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -16,7 +18,7 @@ import numpy as np
 
 from skelact.errors import SkelactError
 from skelact.files import atomic_path, cache_folder
-from skelact.hollow import StoredArray, StoredFile, Unusual, load_hollow
+from skelact.hollow import StoredArray, StoredFile, Unusual, load_hollow, load_plain
 from skelact.skeleton import layout_of_joints
 from skelact.structures import Array
 from skelact.unpickling import load_pickle
@@ -105,7 +107,7 @@ class AnnotationSet:
 
 
 class _Row(NamedTuple):
-    """A sample in plain types; its arrays are in memory if they are small, else rows of a ``StoredArray``."""
+    """A sample; its long arrays are ``StoredArray``s in plain types (``to_row``)."""
 
     frame_dir: str
     label: int | None
@@ -146,13 +148,16 @@ class StoredAnnotations(Sequence[Annotation]):
         row = self._rows[index]
         arrays = {key: self._array(range(len(self))[index], row, key) for key in row.arrays}
         keypoint, score = arrays.pop("keypoint"), arrays.pop("keypoint_score", None)
-        return Annotation(row.frame_dir, keypoint, score, row.img_shape, row.label, {**row.extra, **arrays})
+        extra = {**self._file.resolve(row.extra), **arrays}
+        return Annotation(row.frame_dir, keypoint, score, row.img_shape, row.label, extra)
 
     def _array(self, index: int, row: _Row, key: str) -> Array:
         array = row.arrays[key]
         if isinstance(array, tuple):
+            array = StoredArray.from_row(array)
+        if isinstance(array, StoredArray):
             try:
-                array = self._file.read(StoredArray.from_row(array))
+                array = self._file.read(array)
             except ValueError as error:
                 raise _wrong(self._file.path, index, row.frame_dir, key, "a whole array", error) from None
         if key in ("keypoint", "keypoint_score"):
@@ -238,22 +243,8 @@ def open_annotations(path: str | Path, small: int = SMALL) -> AnnotationSet:
     """
     if not Path(path).is_file() or Path(path).stat().st_size <= small:
         return load_annotations(path)
-    path = Path(path).absolute()
-    index = _index_path(path)
-    try:
-        return _load_index(index, path)
-    except SkelactError:
-        pass  # there is none yet, or it is damaged
-    try:
-        content, file = load_hollow(path)
-    except Unusual as reason:
-        logger.warning("%s: loaded as a whole, for it holds %s", path, reason)
-        return load_annotations(path)
-    dataset = _dataset(path, content, file)
-    rows = [_to_row(annotation, file) for annotation in dataset.annotations]
-    dataset = replace(dataset, annotations=StoredAnnotations(file, rows))
-    _save_index(index, dataset, file, rows)
-    return dataset
+    with _collector_paused():
+        return _open(Path(path).absolute())
 
 
 def dataset_content_hash(dataset: AnnotationSet) -> str:
@@ -280,6 +271,34 @@ def dataset_content_hash(dataset: AnnotationSet) -> str:
 # --- the index of a large file ------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Let Python not look for garbage among a million new objects, again and again, when there is none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _open(path: Path) -> AnnotationSet:
+    index = _index_path(path)
+    with suppress(SkelactError):  # there is none yet, or it is damaged
+        return _load_index(index, path)
+    try:
+        content, file = load_hollow(path)
+    except Unusual as reason:
+        logger.warning("%s: loaded as a whole, for it holds %s", path, reason)
+        return load_annotations(path)
+    dataset = _dataset(path, content, file)
+    rows = [_to_row(annotation, file) for annotation in dataset.annotations]
+    dataset = replace(dataset, annotations=StoredAnnotations(file, rows))
+    _save_index(index, dataset, file, rows)
+    return dataset
+
+
 def _to_row(annotation: Annotation, file: StoredFile) -> _Row:
     values = {"keypoint": annotation.keypoint, "keypoint_score": annotation.keypoint_score, **annotation.extra}
     arrays: dict[str, Any] = {}
@@ -300,7 +319,7 @@ def _index_path(path: Path) -> Path:
 
 
 def _load_index(index: Path, path: Path) -> AnnotationSet:
-    version, size, mtime_ns, rows, *others = load_pickle(index)
+    version, size, mtime_ns, rows, *others = load_plain(index)
     if version != _INDEX_VERSION:
         raise SkelactError(f"{index}: expected version {_INDEX_VERSION}, found {version}")
     return AnnotationSet(

@@ -117,8 +117,10 @@ class Classifier:
             clips = prepare_clips(keypoint, keypoint_score, img_shape, member.checkpoint.clips, num_clips)
             with torch.inference_mode():
                 logits = network(torch.from_numpy(clips).to(self.device))[:, self.scored]
-                softmax = logits.double().softmax(dim=1).mean(dim=0)
-            total += member.weight * softmax.cpu().numpy()
+                softmax = logits.double().softmax(dim=1).mean(dim=0).cpu().numpy()
+            if not np.isfinite(softmax).all():
+                raise SkelactError(f"{member.name}: its scores are no numbers: the weights or the poses are damaged")
+            total += member.weight * softmax
         return total / total.sum()
 
     def check(self, sequence: PoseSequence) -> list[str]:

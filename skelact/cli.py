@@ -166,14 +166,21 @@ def predict(
     from skelact.files import check_writable
     from skelact.skeleton import load_layout
 
+    if classes is not None and not _split(classes):
+        raise click.UsageError("--classes: expected names of classes")
     json_dir = json_path if json_path and (json_path.endswith("/") or Path(json_path).is_dir()) else None
     for output in (f"{json_dir}/result.json" if json_dir else json_path, csv_path):
         if output not in (None, "-"):
-            check_writable(str(output))
+            check_writable(pipeline.not_a_source(Path(str(output)), [Path(source) for source in sources]))
     if quiet:
         logging.getLogger("skelact").setLevel(logging.ERROR)
     out = sys.stderr if "-" in (json_path, csv_path) else sys.stdout
-    names = Path(class_names).read_text(encoding="utf-8").splitlines() if class_names else []
+    try:
+        names = Path(class_names).read_text(encoding="utf-8").splitlines() if class_names else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise SkelactError(
+            f"class names {class_names}: expected UTF-8 text, a name on each line, found {error}"
+        ) from None
     predictions = pipeline.predict(
         sources,
         models or pipeline.DEFAULT_MODEL,
@@ -206,10 +213,12 @@ def _split(names: str | None) -> list[str] | None:
 
 
 def _print_result(result: SourceResult, out: Any) -> None:
+    from skelact.writers import printable
+
     if result.error is not None:
-        click.echo(f"Error: {result.error}", err=True)
+        click.echo(printable(f"Error: {result.error}"), err=True)
         return
-    click.echo(result.source, file=out)
+    click.echo(printable(result.source), file=out)
     for prediction in result.predictions:
         who = ", ".join(str(track_id) for track_id in prediction.track_ids)
         click.echo(f"  {prediction.start_s:.2f}-{prediction.stop_s:.2f} s, person {who}", file=out)

@@ -27,7 +27,7 @@ from skelact.pose import PoseModel
 from skelact.runner import Lost, default_workers, run_tasks
 from skelact.skeleton import COCO
 from skelact.structures import PoseSequence, Track, VideoInfo
-from skelact.tracking import DEFAULT_TRACKER
+from skelact.tracking import DEFAULT_TRACKER, Tracker
 
 logger = logging.getLogger("skelact")
 
@@ -133,6 +133,7 @@ def extract_poses(
     clips = _without_excluded(find_clips([sources] if isinstance(sources, str | Path) else sources), exclude)
     told = label_clips(clips, labels)
     groups = groups_of(clips, group_by)
+    Tracker(tracker)
     estimator = _estimator(str(pose_model), device)  # here too, so that a wrong model ends all at once
     settings = PoseSettings(
         pose_model=str(pose_model),

@@ -104,6 +104,9 @@ class StoredArray:
         """Of the array, not of its data in the file, which may be encoded."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredArray, (self.shape, self.dtype, self.fortran, self.data)
+
     def to_row(self) -> tuple[Any, ...]:
         """In plain types, for one whose data lie in the file; ``from_row`` reads it back."""
         assert isinstance(self.data, Span)
@@ -195,7 +198,7 @@ _STAND_INS: dict[str, Callable[..., Any]] = {
 
 
 class _HollowUnpickler(pickle.Unpickler):
-    """As the restricted unpickler, but with stand-ins for arrays."""
+    """As the restricted unpickler, but nothing of numpy is called, so that the one in C is safe."""
 
     def __init__(self, file: BinaryIO, spans: Array) -> None:
         super().__init__(file, encoding="latin1")
@@ -299,6 +302,12 @@ def load_hollow(path: str | Path) -> tuple[Any, StoredFile]:
         if not all(span.used for span in unpickler.seen):
             content = _with_texts(content, stored)
         return content, stored
+
+
+def load_plain(path: str | Path) -> Any:
+    """As ``unpickling.load_pickle`` for a file of our own, many times faster; arrays come as ``StoredArray``."""
+    with pickle_errors(path), Path(path).open("rb") as file:
+        return _HollowUnpickler(file, np.empty((0, 3), np.int64)).load()
 
 
 def _state(file: BinaryIO) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import logging
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from skelact.annotations import PICKLE_SUFFIXES, Annotation, load_annotations
 from skelact.classifier import Classifier, check_takes_video
 from skelact.clips import tracks_keypoint
 from skelact.errors import SkelactError
+from skelact.files import sha256_of
 from skelact.linking import clothes_colour
 from skelact.persons import main_persons, rank_tracks
 from skelact.pose import PoseModel
@@ -111,7 +112,12 @@ def annotation_sequence(path: str | Path, annotation: Annotation) -> PoseSequenc
     """A sample of a pose pickle as a sequence; its persons keep their order, empty slots are left out."""
     _, T, V, _ = annotation.keypoint.shape
     layout = layout_of_joints(V)
-    fps = float(annotation.extra.get("fps") or PICKLE_FPS)
+    fps = annotation.extra.get("fps") or PICKLE_FPS
+    if not isinstance(fps, int | float | np.number) or not 0 < float(fps) < np.inf:
+        raise SkelactError(
+            f"{path}: sample {annotation.frame_dir}, field 'fps': expected a positive number, found {fps!r}"
+        )
+    fps = float(fps)
     time_s = np.arange(T) / fps
     tracks = tuple(
         Track(
@@ -187,29 +193,34 @@ class Predictor:
     def answer(self, path: Path, out_video: Path | None = None) -> Iterator[SourceResult]:
         """The results of one path: one for a video, one a sample for a pickle. Never raises SkelactError."""
         try:
-            if path.suffix.lower() in PICKLE_SUFFIXES:
-                annotations = load_annotations(path).annotations
-                for sample in annotations:
-                    self.classifier.check_sample(path, sample)
-                sequences: Iterable[PoseSequence] = (annotation_sequence(path, sample) for sample in annotations)
-                several = len(annotations) > 1
-            else:
-                sequences, several = [self.poses(path)], False
-            for sequence in sequences:
-                try:
-                    result = predict_sequence(sequence, self.classifier, self.settings.topk, self.settings.clips)
-                    if out_video:
-                        name = sequence.info.path.rpartition("#")[2].replace("/", "_")
-                        _draw(path, result, out_video / f"{name}.mp4" if several else out_video, self.progress)
-                except SkelactError as error:
-                    result = SourceResult(sequence.info.path, sequence, error=str(error))
-                yield result
+            if path.suffix.lower() not in PICKLE_SUFFIXES:
+                yield self._classify(path, self.poses(path), out_video)
+                return
+            annotations = load_annotations(path).annotations
+            for sample in annotations:
+                self.classifier.check_sample(path, sample)
+            for k, sample in enumerate(annotations):
+                out = out_video
+                if out and len(annotations) > 1:
+                    out = out / f"{k:04d}_{sample.frame_dir.replace('/', '_')}.mp4"
+                yield self._classify(path, annotation_sequence(path, sample), out)
         except SkelactError as error:
             yield SourceResult(str(path), error=str(error))
         except Exception as error:
             if self.settings.debug:
                 raise
             yield SourceResult(str(path), error=f"{path}: {type(error).__name__}: {error} (--debug shows where)")
+
+    def _classify(self, path: Path, sequence: PoseSequence, out_video: Path | None) -> SourceResult:
+        """One result; an overlay that can't be drawn is its error and takes nothing else from it."""
+        result = SourceResult(sequence.info.path, sequence)
+        try:
+            result = predict_sequence(sequence, self.classifier, self.settings.topk, self.settings.clips)
+            if out_video:
+                _draw(path, result, out_video, self.progress)
+        except SkelactError as error:
+            return replace(result, error=str(error))
+        return result
 
 
 def predict(
@@ -278,6 +289,8 @@ def predict(
     )
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     found = list(expand_sources(named))
+    if any(path.suffix.lower() not in PICKLE_SUFFIXES for path in found):
+        Tracker(tracker)  # a wrong one ends all at once, before anything is loaded
     predictor = Predictor(settings, progress)
 
     def summary(results: Iterable[SourceResult]) -> PredictionSet:
@@ -343,7 +356,11 @@ def _result_key(path: Path, settings: PredictSettings, classifier: Classifier) -
         stat = path.stat()
     except OSError:
         return ""
-    parts = [str(settings), [member["sha256"] for member in classifier.describe()], stat.st_size, stat.st_mtime_ns]
+    pose_model = Path(settings.pose_model)
+    models = [member["sha256"] for member in classifier.describe()] + (
+        [sha256_of(pose_model)] if pose_model.exists() else []
+    )
+    parts = [str(settings), models, skelact.__version__, stat.st_size, stat.st_mtime_ns]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
@@ -411,7 +428,7 @@ def _output_paths(
         return [None] * len(found)
     out = Path(out)
     if len(found) == 1 and not into_folder and not out.is_dir() and Path(named[0]).is_file():
-        return [_not_a_source(out, found)]
+        return [not_a_source(out, found)]
     folders = [Path(name) for name in named if Path(name).is_dir()]
     paths: list[Path | None] = []
     for path in found:
@@ -419,11 +436,12 @@ def _output_paths(
         stem = inside.with_suffix("")
         names = itertools.chain((stem, inside), (f"{stem}-{n}" for n in itertools.count(2)))
         candidates = (out / f"{name}{suffix}" for name in names)
-        paths.append(_not_a_source(next(path for path in candidates if path not in paths), found))
+        paths.append(not_a_source(next(path for path in candidates if path not in paths), found))
     return paths
 
 
-def _not_a_source(out: Path, found: Sequence[Path]) -> Path:
+def not_a_source(out: Path, found: Sequence[Path]) -> Path:
+    """The path, unless writing there would destroy a source."""
     if out.exists() and any(out.samefile(source) for source in found if source.exists()):
         raise SkelactError(f"cannot write {out}: the output would replace its source; choose another path")
     return out

@@ -133,7 +133,9 @@ def _run_on_ray(
     if started:
         try:
             cluster = address or os.environ.get("RAY_ADDRESS")
-            own = {} if cluster else {"include_dashboard": False, "num_cpus": workers if workers > 1 else None}
+            own: dict[str, Any] = (
+                {} if cluster else {"include_dashboard": False, "num_cpus": workers if workers > 1 else None}
+            )
             ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise SkelactError(

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from skelact.errors import SkelactError
-from skelact.structures import Array
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

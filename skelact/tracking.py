@@ -63,15 +63,19 @@ class Tracker:
 
         if name not in TRACKERS and not FilePath(name).is_file():
             raise SkelactError(f"tracker {name!r}: neither a YAML file nor one of {', '.join(TRACKERS)}")
-        settings = YAML.load(check_yaml(f"{name}.yaml" if name in TRACKERS else name))
-        kind = settings.get("tracker_type") if isinstance(settings, dict) else None
-        if kind not in TRACKER_MAP:
+        try:
+            settings = YAML.load(check_yaml(f"{name}.yaml" if name in TRACKERS else name))
+            kind = settings["tracker_type"]
+            tracker_class = TRACKER_MAP[kind]
+            settings["track_buffer"] = max(1, round(settings["track_buffer"] * fps / BUFFER_FPS))
+            self._tracker = tracker_class(args=IterableSimpleNamespace(**settings, device="cpu"))
+        except Exception as error:  # of YAML, of a missing key, or of the tracker's own
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise SkelactError(
-                f"tracker {name}: expected tracker_type to be one of {', '.join(TRACKER_MAP)}, found {kind}"
-            )
-        settings["track_buffer"] = max(1, round(settings.get("track_buffer", 30) * fps / BUFFER_FPS))
+                f"tracker {name}: expected a YAML file with all settings of one of ultralytics' trackers, whose "
+                f"tracker_type is {', '.join(TRACKER_MAP)}; found {reason[:120]}"
+            ) from error
         self.name = name
-        self._tracker = TRACKER_MAP[kind](args=IterableSimpleNamespace(**settings, device="cpu"))
 
     def update(self, poses: FramePoses, image: Array) -> Array:
         """Track numbers (N,) of the people in the next frame, 0 for those that are in no track (yet).

@@ -105,10 +105,15 @@ def to_csv(predictions: PredictionSet) -> str:
 def write_text(text: str, path: str) -> None:
     """To a file, all or nothing, or to stdout for ``-``."""
     if path == "-":
-        sys.stdout.write(text)
+        sys.stdout.write(printable(text))
         return
     with atomic_path(Path(path)) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(printable(text), encoding="utf-8")
+
+
+def printable(text: str) -> str:
+    r"""The same text; bytes of file names that are no UTF-8 become escapes such as \udce9, which JSON knows too."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_json(content: dict[str, Any], path: str) -> None:

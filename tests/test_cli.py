@@ -515,10 +515,9 @@ def test_debug_shows_the_traceback(films: dict[str, Film]) -> None:
     assert debug.stderr.rstrip().splitlines()[-1].startswith("skelact.errors.SkelactError: 'nope' is not in the zoo")
 
 
-# --- known bugs --------------------------------------------------------------------------------------------------
+# --- odd things that users have --------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="NaN weights give NaN scores, in JSON that is none, with exit code 0", strict=True)
 def test_weights_that_are_no_numbers(films: dict[str, Film], model: Path, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(model)
     weights = {**checkpoint.state_dict, "cls_head.fc.bias": torch.full((4,), float("nan"))}
@@ -529,7 +528,6 @@ def test_weights_that_are_no_numbers(films: dict[str, Film], model: Path, tmp_pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names as Linux has them, any bytes")
-@pytest.mark.xfail(reason="UnicodeEncodeError from a file name that is not UTF-8, which ends the batch", strict=True)
 def test_a_file_name_of_another_encoding(films: dict[str, Film], model: Path, tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
     shutil.copy(films["wave"].path, path)
@@ -538,7 +536,6 @@ def test_a_file_name_of_another_encoding(films: dict[str, Film], model: Path, tm
     assert "caf" in strictly((tmp_path / "a.json").read_text(encoding="utf-8"))["results"][0]["source"]
 
 
-@pytest.mark.xfail(reason="UnicodeDecodeError with a traceback", strict=True)
 def test_class_names_of_another_encoding(films: dict[str, Film], model: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_bytes("grüßen\nb\nc\nd\n".encode("latin1"))
     result = skelact_with("predict", films["wave"].path, "--model", model, "--class-names", tmp_path / "names.txt")
@@ -546,9 +543,6 @@ def test_class_names_of_another_encoding(films: dict[str, Film], model: Path, tm
     assert "names.txt" in result.stderr
 
 
-@pytest.mark.xfail(
-    reason="ultralytics' advice in ten lines, once a source, after the pose model was loaded", strict=True
-)
 @pytest.mark.parametrize("text", ["tracker_type: bytetrack\n", "tracker_type: [1\n"], ids=["incomplete", "no YAML"])
 def test_a_tracker_file_that_is_none(
     films: dict[str, Film], model: Path, tmp_path: Path, drawn: DrawnPoses, text: str
@@ -561,7 +555,6 @@ def test_a_tracker_file_that_is_none(
     assert drawn.loaded == []
 
 
-@pytest.mark.xfail(reason="frames per second are taken unseen from a pickle", strict=True)
 @pytest.mark.parametrize("fps", [-5, float("nan"), "fast"])
 def test_a_pickle_with_an_impossible_frame_rate(tmp_path: Path, model: Path, fps: object) -> None:
     """Either an error that names the field, or the default."""
@@ -574,7 +567,6 @@ def test_a_pickle_with_an_impossible_frame_rate(tmp_path: Path, model: Path, fps
         assert "'fps'" in result.stderr
 
 
-@pytest.mark.xfail(reason="a sample's overlay replaces that of another of the same name", strict=True)
 def test_overlays_of_samples_of_the_same_name(tmp_path: Path, model: Path) -> None:
     source = pose_pickle(tmp_path / "poses.pkl", "a", "a", "x#a", img_shape=(36, 64))
     result = skelact_with("predict", source, "--model", model, "--out-video", tmp_path / "out")

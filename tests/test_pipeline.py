@@ -470,7 +470,7 @@ def test_each_sample_of_a_pickle_has_its_overlay(drawn: DrawnPoses, tmp_path: Pa
     path = pickled(tmp_path / "poses.pkl", annotation("S1/a", **small), annotation("b", **small))
     results = answer(path, model=model, out_video=tmp_path / "out").results
     assert [result.error for result in results] == [None, None]
-    assert overlays(tmp_path / "out") == ["S1_a.mp4", "b.mp4"]
+    assert overlays(tmp_path / "out") == ["0000_S1_a.mp4", "0001_b.mp4"]
 
 
 def test_an_overlay_that_cannot_be_written_is_its_sources_error(

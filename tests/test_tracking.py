@@ -235,5 +235,5 @@ def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
         Tracker("kalman9000")
     other = tmp_path / "mine.yaml"
     other.write_text("tracker_type: mine\n")
-    with pytest.raises(SkelactError, match="expected tracker_type to be one of"):
+    with pytest.raises(SkelactError, match="whose tracker_type is bytetrack"):
         Tracker(str(other))
