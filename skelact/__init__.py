@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from skelact.checkpoint import load_checkpoint, save_checkpoint
     from skelact.classifier import inspect_checkpoint
     from skelact.converters import convert
+    from skelact.dataset_report import inspect_dataset
     from skelact.extract import extract_poses
+    from skelact.merging import merge
     from skelact.pipeline import predict
 
 __version__ = "0.1.0"
@@ -21,7 +23,9 @@ __all__ = [
     "convert",
     "extract_poses",
     "inspect_checkpoint",
+    "inspect_dataset",
     "load_checkpoint",
+    "merge",
     "predict",
     "save_checkpoint",
 ]
@@ -31,6 +35,8 @@ _LAZY = {
     "convert": "skelact.converters",
     "predict": "skelact.pipeline",
     "inspect_checkpoint": "skelact.classifier",
+    "inspect_dataset": "skelact.dataset_report",
+    "merge": "skelact.merging",
     "extract_poses": "skelact.extract",
     "load_checkpoint": "skelact.checkpoint",
     "save_checkpoint": "skelact.checkpoint",

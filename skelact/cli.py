@@ -13,6 +13,7 @@ import click
 
 from skelact import __version__
 from skelact.cli_convert import convert
+from skelact.cli_data import dataset_info, is_dataset, merge
 from skelact.cli_extract import extract_poses
 from skelact.cli_weights import weights
 from skelact.errors import SkelactError
@@ -55,6 +56,7 @@ def main(debug: bool) -> None:
 main.add_command(weights)
 main.add_command(convert)
 main.add_command(extract_poses)
+main.add_command(merge)
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
@@ -227,28 +229,52 @@ def _print_result(result: SourceResult, out: Any) -> None:
 
 
 @main.command()
-@click.argument("path", metavar="CHECKPOINT")
+@click.argument("path", metavar="CHECKPOINT|DATA.pkl")
 @click.option(
     "--stream",
     type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]),
     help="Of a checkpoint that does not tell.",
 )
-@click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a checkpoint that does not tell.")
+@click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a file that does not tell.")
 @click.option("--json", "json_path", metavar="PATH|-", help="Write it as JSON; - is stdout.")
-def info(path: str, stream: str | None, layout: str | None, json_path: str | None) -> None:
-    """Show what is in a checkpoint: layout, stream, classes, parameters, operations.
+@click.option("--plot", type=click.Path(), metavar="FILE.png", help="Write a picture of a dataset.")
+@click.option("--show", metavar="N|NAME", help="Render this sample of a dataset, to --out.")
+@click.option("--out", type=click.Path(), metavar="FILE.mp4", help="The video of --show.")
+def info(
+    path: str,
+    stream: str | None,
+    layout: str | None,
+    json_path: str | None,
+    plot: str | None,
+    show: str | None,
+    out: str | None,
+) -> None:
+    """Show what is in a checkpoint or a dataset.
 
-    CHECKPOINT is a file or a zoo name. The operations are of one clip, counted while it runs, as the field counts
-    them: multiply-accumulates, batch norms and pooling.
+    Of a checkpoint, a file or a zoo name: layout, stream, classes, parameters, operations. The operations are of one
+    clip, counted while it runs, as the field counts them: multiply-accumulates, batch norms and pooling.
+
+    Of a dataset, a .pkl or .pickle file: classes, splits, lengths, persons, missing frames, and what will hurt training.
 
     \b
-    Example:
+    Examples:
         skelact info ntu60-2d-joint
+        skelact info ntu60.pkl --plot ntu60.png
+        skelact info ntu60.pkl --show 0 --out sample.mp4
     """
-    from skelact import inspect_checkpoint, writers
     from skelact.skeleton import load_layout
 
-    reports = inspect_checkpoint(path, stream, load_layout(layout) if layout else None)
+    chosen = load_layout(layout) if layout else None
+    if (show is None) != (out is None):
+        raise click.UsageError("--show and --out go together")
+    if is_dataset(path):
+        dataset_info(path, chosen, json_path, plot, show, out)
+        return
+    if plot or show:
+        raise click.UsageError("--plot and --show are for datasets, .pkl files")
+    from skelact import inspect_checkpoint, writers
+
+    reports = inspect_checkpoint(path, stream, chosen)
     if json_path:
         writers.write_json({"schema_version": writers.SCHEMA_VERSION, "checkpoints": reports}, json_path)
     if json_path != "-":

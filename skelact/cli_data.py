@@ -1,0 +1,124 @@
+"""The command ``skelact merge``, and ``skelact info`` for datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from skelact.errors import SkelactError
+
+if TYPE_CHECKING:
+    from skelact.annotations import AnnotationSet
+    from skelact.dataset_report import DatasetReport
+    from skelact.skeleton import Layout
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="A.pkl B.pkl...")
+@click.option("--out", required=True, type=click.Path(), metavar="C.pkl", help="The pickle to write.")
+@click.option("--half", is_flag=True, default=None, help="float16 on disk. Default: if all the others are.")
+def merge(sources: tuple[str, ...], out: str, half: bool | None) -> None:
+    """Join datasets.
+
+    Classes are joined by name and get new labels, splits by name too. Datasets of different layouts are refused, and
+    so are different samples of the same name; the same sample in several is taken once.
+
+    \b
+    Example:
+        skelact merge mine.pkl yours.pkl --out ours.pkl
+    """
+    import skelact
+
+    merged = skelact.merge(sources, out, half)
+    classes = f", {len(merged.class_names)} classes" if merged.class_names else ""
+    click.echo(f"{out}: {len(merged.annotations)} samples{classes}", err=True)
+
+
+def is_dataset(path: str) -> bool:
+    """Whether a file is to be read as a dataset, by its suffix: annotations.PICKLE_SUFFIXES."""
+    return Path(path).suffix.lower() in (".pkl", ".pickle")
+
+
+def dataset_info(
+    path: str, layout: Layout | None, json_path: str | None, plot: str | None, show: str | None, out: str | None
+) -> None:
+    """``skelact info`` of a dataset: its report, and what else is asked for."""
+    from skelact import writers
+    from skelact.annotations import open_annotations
+    from skelact.dataset_report import inspect_dataset, plot_report
+    from skelact.files import check_writable
+
+    for written in (plot, None if json_path == "-" else json_path, out):
+        if written is not None:
+            check_writable(written)
+    if show is not None:
+        assert out is not None
+        _show(open_annotations(path), path, show, out, layout)
+        if plot is None and json_path is None:
+            return
+    report = inspect_dataset(path, progress=True)
+    if plot is not None:
+        plot_report(report, plot)
+    if json_path is not None:
+        writers.write_json({"schema_version": writers.SCHEMA_VERSION, "dataset": report.to_dict()}, json_path)
+    if json_path != "-":
+        _print_dataset(report)
+
+
+def _show(dataset: AnnotationSet, path: str, show: str, out: str, layout: Layout | None) -> None:
+    """Render the sample of that name or, if there is none, of that number."""
+    from skelact.pipeline import annotation_sequence
+    from skelact.render import render_poses
+
+    names = [header.frame_dir for header in dataset.headers()]
+    if show in names:
+        index = names.index(show)
+    elif show.isdecimal() and int(show) < len(names):
+        index = int(show)
+    else:
+        raise SkelactError(
+            f"{path}: expected --show with a number from 0 to {len(names) - 1} or a name such as {names[0]!r}, "
+            f"found {show!r}"
+        )
+    annotation = dataset.annotations[index]
+    sequence = annotation_sequence(path, annotation)
+    label = "no label" if annotation.label is None else str(annotation.label)
+    if annotation.label is not None and dataset.class_names and 0 <= annotation.label < len(dataset.class_names):
+        label = dataset.class_names[annotation.label]
+    stop_s = sequence.num_frames / sequence.info.fps
+    render_poses(sequence, [(0.0, stop_s, f"{annotation.frame_dir}: {label}")], out, progress=True, layout=layout)
+    click.echo(f"{out}: sample {index} ({annotation.frame_dir}), {label}, {sequence.num_frames} frames", err=True)
+
+
+def _print_dataset(report: DatasetReport) -> None:
+    joints = ", ".join(map(str, report.num_joints))
+    dims = ", ".join(f"{dims}D" for dims in report.dims)
+    scores = "with scores" if report.with_score else "without scores"
+    sizes = [f"{width} x {height} ({count})" for height, width, count in report.img_shapes[:5]]
+    posed = "" if report.posed_share is None else f"{report.posed_share:.1%} of the frames in which a person is there"
+    rows = {
+        "samples": f"{report.num_samples}, {report.num_frames} frames",
+        "layout": f"{report.layout or 'unknown'} ({joints} joints, {dims}, {scores}, {report.dtype})",
+        "splits": ", ".join(f"{name} {count}" for name, count in report.splits.items()) or "none",
+        "frames": f"{report.length_min} to {report.length_max}, median {report.length_median:g}",
+        "fps": ", ".join(f"{fps:g} ({count})" for fps, count in report.fps[:5]) or "not told",
+        "persons": ", ".join(f"{n} ({count})" for n, count in report.persons.items()),
+        "pictures": ", ".join(sizes + ["..."] * (len(report.img_shapes) > 5)) or "size not told",
+        "posed": posed or "nobody",
+        "missing": f"{report.missing_share:.1%} of all frames have nobody",
+        **{key: str(value) for key, value in report.provenance.items()},
+    }
+    click.echo(report.name)
+    for name, value in rows.items():
+        click.echo(click.wrap_text(f"{name:<11} {value}", 100, "  ", " " * 14))
+    splits = list(report.splits)
+    widths = [max(7, len(split)) for split in splits]
+    heads = "".join(f"  {split:>{width}}" for split, width in zip(splits, widths, strict=True))
+    click.echo(f"  {'label':<5}  {'all':>7}{heads}  class")
+    for count in report.classes:
+        cells = "".join(f"  {count.splits[split]:>{width}}" for split, width in zip(splits, widths, strict=True))
+        click.echo(f"  {count.label:<5}  {count.num_samples:>7}{cells}  {count.class_name or ''}".rstrip())
+    for warning in report.warnings:
+        click.echo(click.wrap_text(f"warning: {warning}", 100, "", "  "))

@@ -1,0 +1,278 @@
+"""A folder of videos becomes a dataset, whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import drawn_people
+import numpy as np
+import pytest
+from stand_ins import FPS, SIZE, DrawnPoses, Film, film
+
+from skelact import extract
+from skelact.annotations import Annotation, AnnotationSet, load_annotations
+from skelact.clips import tracks_keypoint
+from skelact.errors import SkelactError
+from skelact.extract import extract_poses, load_sequence, save_sequence
+from skelact.persons import main_persons
+from skelact.pipeline import estimate_poses
+
+NUM_FRAMES = 24
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Film]:
+    folder = tmp_path_factory.mktemp("films")
+    scenes = {
+        "wave": drawn_people.scene_of("wave", seed=1),
+        "walk": drawn_people.scene_of("walk", seed=2),
+        "shake": drawn_people.scene_of("shake_hands", seed=3),
+        "nobody": drawn_people.nobody(),
+    }
+    return {name: film(folder / f"{name}.mp4", scene, NUM_FRAMES / FPS) for name, scene in scenes.items()}
+
+
+class Estimator(DrawnPoses):
+    """Knows the drawn joints; counts the frames that it sees."""
+
+    device = "cpu"
+    num_frames = 0
+
+    def detect(self, frame: Any) -> Any:
+        self.num_frames += 1
+        return super().detect(frame)
+
+
+@pytest.fixture
+def drawn(films: dict[str, Film], monkeypatch: pytest.MonkeyPatch) -> Estimator:
+    estimator = Estimator([film for name, film in films.items() if name != "nobody"])
+    monkeypatch.setattr(extract, "_estimator", lambda pose_model, device: estimator)
+    return estimator
+
+
+@pytest.fixture
+def folder(films: dict[str, Film], tmp_path: Path) -> Path:
+    for name in ("wave", "walk", "shake"):
+        for copy in range(2):
+            path = tmp_path / "videos" / name / f"{copy}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(films[name].path, path)
+    return tmp_path / "videos"
+
+
+def rows_of(report: Path) -> dict[str, dict[str, str]]:
+    with report.open(newline="") as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def same(a: AnnotationSet, b: AnnotationSet) -> bool:
+    """Equal in all that a pickle holds."""
+    return (
+        a.split == b.split
+        and a.class_names == b.class_names
+        and a.provenance == b.provenance
+        and len(a.annotations) == len(b.annotations)
+        and all(
+            x.frame_dir == y.frame_dir
+            and x.label == y.label
+            and x.img_shape == y.img_shape
+            and np.array_equal(x.keypoint, y.keypoint)
+            and np.array_equal(np.asarray(x.keypoint_score), np.asarray(y.keypoint_score))
+            for x, y in zip(a.annotations, b.annotations, strict=True)
+        )
+    )
+
+
+def test_folders_of_classes_become_a_dataset(folder: Path, drawn: Estimator, tmp_path: Path) -> None:
+    report = extract_poses(folder, tmp_path / "set.pkl", workers=1, progress=False)
+    assert report.failed == ()
+    dataset = load_annotations(tmp_path / "set.pkl")
+    assert dataset.class_names == ("shake", "walk", "wave")
+    assert dataset.layout == "coco"
+    assert len(dataset.annotations) == report.num_samples == 6
+    for annotation in dataset.annotations:
+        persons = 2 if annotation.frame_dir.startswith("shake") else 1
+        assert annotation.keypoint.shape == (persons, NUM_FRAMES, 17, 2)
+        assert annotation.img_shape == SIZE[::-1]
+        assert annotation.label == dataset.class_names.index(annotation.frame_dir.split("/")[0])
+        assert annotation.extra["fps"] == pytest.approx(FPS)
+    assert sorted(dataset.split["train"] + dataset.split["val"]) == sorted(a.frame_dir for a in dataset.annotations)
+    assert dataset.provenance["pose_model"] == "drawn"
+    assert rows_of(report.report)["wave/0"]["frames_with_poses"] == str(NUM_FRAMES)
+
+
+def test_persons_fill_the_slots_as_in_predict(folder: Path, drawn: Estimator, tmp_path: Path) -> None:
+    extract_poses(folder, tmp_path / "set.pkl", workers=1, progress=False)
+    (annotation,) = [a for a in load_annotations(tmp_path / "set.pkl").annotations if a.frame_dir == "shake/0"]
+    sequence = estimate_poses(folder / "shake" / "0.mp4", drawn, progress=False)  # type: ignore[arg-type]
+    persons = main_persons(sequence.tracks, sequence.info.img_shape, sequence.num_frames, 2)
+    keypoint, _ = tracks_keypoint(persons, sequence.num_frames)
+    np.testing.assert_allclose(annotation.keypoint, keypoint, atol=1e-4)
+
+
+def test_one_bad_video_does_not_lose_the_rest(
+    folder: Path, films: dict[str, Film], drawn: Estimator, tmp_path: Path
+) -> None:
+    whole = (folder / "wave" / "0.mp4").read_bytes()
+    (folder / "wave" / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "wave" / "empty.mp4").write_bytes(b"")
+    shutil.copy(films["nobody"].path, folder / "wave" / "nobody.mp4")
+    report = extract_poses(folder, tmp_path / "set.pkl", workers=1, progress=False)
+    assert report.num_samples == 6
+    assert sorted(Path(path).name for path, _ in report.failed) == ["cut.mp4", "empty.mp4", "nobody.mp4"]
+    rows = rows_of(report.report)
+    assert "cut short" in rows["wave/cut"]["reason"]
+    assert "empty file" in rows["wave/empty"]["reason"]
+    assert "nobody was found" in rows["wave/nobody"]["reason"]
+    assert [row["status"] for row in rows.values()].count("ok") == 6
+
+
+def test_what_is_done_is_kept(folder: Path, drawn: Estimator, tmp_path: Path) -> None:
+    """An interruption after three videos; the same call goes on, and the result is that of an unbroken run."""
+    extract_poses(folder, tmp_path / "whole.pkl", workers=1, progress=False)
+    drawn.num_frames = 0
+    detect, limit = drawn.detect, 3 * NUM_FRAMES + 5
+
+    def interrupted(frame: Any) -> Any:
+        if drawn.num_frames == limit:
+            raise KeyboardInterrupt
+        return detect(frame)
+
+    drawn.detect = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        extract_poses(folder, tmp_path / "set.pkl", workers=1, progress=False)
+    assert not (tmp_path / "set.pkl").exists()
+    drawn.detect, drawn.num_frames = detect, 0  # type: ignore[method-assign]
+    extract_poses(folder, tmp_path / "set.pkl", workers=1, progress=False)
+    assert drawn.num_frames == 3 * NUM_FRAMES, "three videos were left"
+    assert same(load_annotations(tmp_path / "set.pkl"), load_annotations(tmp_path / "whole.pkl"))
+
+
+def test_another_pose_model_starts_anew(folder: Path, drawn: Estimator, tmp_path: Path) -> None:
+    extract_poses(folder, tmp_path / "set.pkl", workers=1, progress=False)
+    drawn.num_frames = 0
+    extract_poses(folder, tmp_path / "set.pkl", workers=1, progress=False)
+    assert drawn.num_frames == 0, "all is there"
+    drawn.provenance = {**drawn.provenance, "pose_model_sha256": "1" * 64}
+    extract_poses(folder, tmp_path / "set.pkl", workers=1, progress=False)
+    assert drawn.num_frames == 6 * NUM_FRAMES
+
+
+def test_a_changed_video_is_posed_again(folder: Path, drawn: Estimator, tmp_path: Path) -> None:
+    extract_poses(folder, tmp_path / "set.pkl", workers=1, progress=False)
+    drawn.num_frames = 0
+    shutil.copy(folder / "walk" / "0.mp4", folder / "wave" / "0.mp4")
+    extract_poses(folder, tmp_path / "set.pkl", workers=1, progress=False)
+    assert drawn.num_frames == NUM_FRAMES
+
+
+def test_a_stride_keeps_the_length(folder: Path, drawn: Estimator, tmp_path: Path) -> None:
+    extract_poses(folder, tmp_path / "all.pkl", workers=1, progress=False)
+    drawn.num_frames = 0
+    extract_poses(folder, tmp_path / "third.pkl", workers=1, progress=False, stride=3)
+    assert drawn.num_frames == 6 * NUM_FRAMES / 3
+    full, thinned = (load_annotations(tmp_path / f"{name}.pkl").annotations for name in ("all", "third"))
+    for a, b in zip(full, thinned, strict=True):
+        assert a.keypoint.shape == b.keypoint.shape
+        assert np.array_equal(a.keypoint[:, ::3], b.keypoint[:, ::3])
+        height = np.ptp(a.keypoint[0, 0, :, 1])
+        assert np.linalg.norm(a.keypoint - b.keypoint, axis=-1)[:, :-2].mean() < 0.05 * height
+
+
+def test_options_that_shorten(folder: Path, drawn: Estimator, tmp_path: Path) -> None:
+    (tmp_path / "without.txt").write_text("wave/0\nwalk/1\n")
+    extract_poses(
+        folder,
+        tmp_path / "a.pkl",
+        workers=1,
+        progress=False,
+        max_frames=10,
+        num_person=1,
+        exclude=tmp_path / "without.txt",
+    )
+    annotations = load_annotations(tmp_path / "a.pkl").annotations
+    assert sorted(a.frame_dir for a in annotations) == ["shake/0", "shake/1", "walk/0", "wave/1"]
+    assert all(a.keypoint.shape == (1, 10, 17, 2) for a in annotations)
+
+
+def test_half_precision_warns_of_its_rounding(
+    folder: Path, drawn: Estimator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    extract_poses(folder, tmp_path / "a.pkl", workers=1, progress=False, half=True)
+    assert "rounds" not in caplog.text, "the videos are small"
+    large = Annotation("large", np.zeros((1, 1, 17, 2), np.float32), img_shape=(1080, 1920))
+    extract._warn_of_half([large], half=True)
+    assert "1 px above 1024" in caplog.text
+
+
+def test_nothing_usable_writes_no_dataset(films: dict[str, Film], drawn: Estimator, tmp_path: Path) -> None:
+    shutil.copy(films["nobody"].path, tmp_path / "nobody.mp4")
+    report = extract_poses(tmp_path / "nobody.mp4", tmp_path / "set.pkl", workers=1, progress=False)
+    assert report.path is None
+    assert report.num_samples == 0
+    assert not (tmp_path / "set.pkl").exists()
+
+
+def test_kept_poses_come_back_as_they_were(films: dict[str, Film], drawn: Estimator, tmp_path: Path) -> None:
+    sequence = estimate_poses(films["shake"].path, drawn, progress=False)  # type: ignore[arg-type]
+    save_sequence(sequence, tmp_path / "a.npz")
+    back = load_sequence(tmp_path / "a.npz")
+    assert (back.info, back.num_frames, back.layout) == (sequence.info, sequence.num_frames, sequence.layout)
+    for a, b in zip(sequence.tracks, back.tracks, strict=True):
+        assert (a.track_id, a.start_frame) == (b.track_id, b.start_frame)
+        assert np.array_equal(a.keypoint, b.keypoint)
+        assert np.array_equal(a.time_s, b.time_s)
+
+
+def test_a_wrong_output_is_found_before_the_work(folder: Path, drawn: Estimator, tmp_path: Path) -> None:
+    with pytest.raises(SkelactError, match="found a folder"):
+        extract_poses(folder, tmp_path, workers=1, progress=False)
+    assert drawn.num_frames == 0
+
+
+# --- the real thing ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.shared
+def test_killed_half_way_and_run_again_it_equals_an_unbroken_run(shared: Path, tmp_path: Path) -> None:
+    """Real clips, real YOLO, two workers, ``kill -9`` on all of them."""
+    pytest.importorskip("openvino", reason="the shared pose model is an OpenVINO export")
+    for action in ("wave1", "run"):
+        for person in ("ido", "daria", "lyova"):
+            source = shared / "media" / "clips" / "weizmann" / action / f"{person}_{action}.avi"
+            target = tmp_path / "clips" / action / source.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    (tmp_path / "clips" / "run" / "rubbish.avi").write_bytes(b"rubbish" * 1000)
+    model = str(shared / "weights" / "yolov8n-pose_int8_openvino_model")
+
+    def command(out: str) -> list[str]:
+        options = ["--pose-model", model, "--workers", "2", "--group-by", r"/([a-z]+)"]
+        return [sys.executable, "-m", "skelact", "extract-poses", str(tmp_path / "clips"), "--out", out, *options]
+
+    broken, whole = tmp_path / "broken.pkl", tmp_path / "whole.pkl"
+    with subprocess.Popen(command(str(broken)), stderr=subprocess.DEVNULL, start_new_session=True) as run:
+        work = tmp_path / "broken.pkl.work"
+        deadline = time.monotonic() + 240
+        while len(list(work.glob("*.npz"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(run.pid, signal.SIGKILL)
+    assert not broken.exists()
+    assert 2 <= len(list(work.glob("*.npz"))) < 6, "it was killed half-way"
+    for out in (broken, whole):
+        result = subprocess.run(command(str(out)), capture_output=True, text=True, timeout=600)
+        assert result.returncode == 1
+        assert "1 of 7 videos failed" in result.stderr
+        rows = rows_of(out.with_suffix(".report.csv"))
+        assert re.search("expected a .*video", rows["run/rubbish"]["reason"])
+    assert same(load_annotations(broken), load_annotations(whole))
+    assert len(load_annotations(whole).annotations) == 6

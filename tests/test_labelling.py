@@ -1,0 +1,151 @@
+"""Where labels and splits come from: tables, NTU RGB+D names, folders; and fair splits where nothing tells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from skelact.errors import SkelactError
+from skelact.labelling import find_clips, groups_of, label_clips, make_split
+
+
+def videos(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"a video, as far as its name tells")
+    return root
+
+
+def named(label: dict[str, int], class_names: tuple[str, ...]) -> dict[str, str]:
+    return {name: class_names[k] for name, k in label.items()}
+
+
+def test_folders_name_the_classes(tmp_path: Path) -> None:
+    clips = find_clips(
+        [videos(tmp_path, "wave/a.mp4", "wave/b.AVI", "walk/a.mp4", "walk/.hidden.mp4", "walk/notes.txt")]
+    )
+    told = label_clips(clips)
+    assert told.source == "folders"
+    assert told.class_names == ("walk", "wave")
+    assert named(dict(told.label), told.class_names) == {"walk/a": "walk", "wave/a": "wave", "wave/b": "wave"}
+    assert not told.split
+
+
+def test_folders_name_the_split_too(tmp_path: Path) -> None:
+    told = label_clips(find_clips([videos(tmp_path, "train/wave/a.mp4", "train/walk/b.mp4", "val/wave/c.mp4")]))
+    assert told.class_names == ("walk", "wave")
+    assert told.split == {"train": ("train/walk/b", "train/wave/a"), "val": ("val/wave/c",)}
+
+
+def test_a_class_called_train_beside_others_is_a_class(tmp_path: Path) -> None:
+    told = label_clips(find_clips([videos(tmp_path, "train/a.mp4", "bus/b.mp4")]))
+    assert told.class_names == ("bus", "train")
+    assert not told.split
+
+
+def test_videos_in_no_folder_have_no_label(tmp_path: Path) -> None:
+    told = label_clips(find_clips([videos(tmp_path, "a.mp4", "b.mp4")]))
+    assert told.source == "none"
+    assert not told.label
+
+
+def test_ntu_names_tell_class_and_published_splits(tmp_path: Path) -> None:
+    root = videos(
+        tmp_path, "S001C001P001R001A001_rgb.avi", "S001C002P003R002A060_rgb.avi", "S001C003P008R001A010_rgb.avi"
+    )
+    clips = find_clips([root])
+    told = label_clips(clips)
+    assert [clip.name for clip in clips] == ["S001C001P001R001A001", "S001C002P003R002A060", "S001C003P008R001A010"]
+    assert named(dict(told.label), told.class_names) == {
+        "S001C001P001R001A001": "drink water",
+        "S001C002P003R002A060": "walking apart from each other",
+        "S001C003P008R001A010": "clapping",
+    }
+    assert len(told.class_names) == 60
+    assert set(told.split["xsub_train"]) == {"S001C001P001R001A001", "S001C003P008R001A010"}
+    assert set(told.split["xsub_val"]) == {"S001C002P003R002A060"}
+    assert set(told.split["xview_train"]) == {"S001C002P003R002A060", "S001C003P008R001A010"}
+
+
+def test_a_table_has_the_first_word(tmp_path: Path) -> None:
+    clips = find_clips([videos(tmp_path / "v", "wave/a.mp4", "wave/b.mp4", "c.mp4", "d.mp4")])
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "path,label,split\nwave/a.mp4,jump,train\nv/wave/b.mp4,sit,val\nc.mp4,jump,train\n", encoding="utf-8"
+    )
+    told = label_clips(clips, table)
+    assert told.source == "table"
+    assert named(dict(told.label), told.class_names) == {"wave/a": "jump", "wave/b": "sit", "c": "jump"}
+    assert told.split == {"train": ("c", "wave/a"), "val": ("wave/b",)}
+
+
+def test_a_table_with_numbers_keeps_them(tmp_path: Path) -> None:
+    clips = find_clips([videos(tmp_path / "v", "a.mp4", "b.mp4")])
+    (tmp_path / "labels.csv").write_text("a.mp4,3\nb.mp4,0\n")
+    told = label_clips(clips, tmp_path / "labels.csv")
+    assert dict(told.label) == {"a": 3, "b": 0}
+    assert told.class_names == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected rows of path, label"),
+        ("a.mp4\n", "expected rows of path, label"),
+        ("elsewhere.mp4,wave\n", "none of its 1 paths is one of the 1 videos"),
+    ],
+)
+def test_tables_that_do_not_fit(tmp_path: Path, text: str, message: str) -> None:
+    clips = find_clips([videos(tmp_path / "v", "a.mp4")])
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(SkelactError, match=message):
+        label_clips(clips, tmp_path / "labels.csv")
+    with pytest.raises(SkelactError, match="cannot be read"):
+        label_clips(clips, tmp_path / "missing.csv")
+
+
+def test_names_are_unique(tmp_path: Path) -> None:
+    clips = find_clips([videos(tmp_path / "v", "a.mp4", "a.avi")])
+    assert sorted(clip.name for clip in clips) == ["a.avi", "a.mp4"]
+    videos(tmp_path / "w", "a.mp4")
+    with pytest.raises(SkelactError, match=r"two videos are called 'a\.mp4'"):
+        find_clips([tmp_path / "v", tmp_path / "w"])
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(SkelactError, match="found none"):
+        find_clips([tmp_path])
+    with pytest.raises(SkelactError, match="no such folder or video"):
+        find_clips([tmp_path / "missing"])
+
+
+def test_a_split_is_stratified_and_the_same_for_a_seed() -> None:
+    label = {f"{k}/{n}": k for k, count in enumerate((50, 10, 2, 1)) for n in range(count)}
+    groups = {name: name for name in label}
+    split = make_split(label, groups, seed=0)
+    assert Counter(label[name] for name in split["val"]) == {0: 10, 1: 2, 2: 1}, "a lone sample is for training"
+    assert sorted(split["train"] + split["val"]) == sorted(label)
+    assert make_split(label, groups, seed=0) == split
+    assert make_split(label, groups, seed=1) != split
+
+
+def test_no_group_is_on_both_sides(tmp_path: Path) -> None:
+    names = [f"{action}/{who}_{n}.mp4" for action in ("wave", "walk") for who in "abcdefgh" for n in range(3)]
+    clips = find_clips([videos(tmp_path, *names)])
+    groups = groups_of(clips, r"/([a-z])_")
+    split = make_split(label_clips(clips).label, groups, seed=0)
+    train, val = ({groups[name] for name in split[side]} for side in ("train", "val"))
+    assert val
+    assert not train & val
+    assert Counter(name.split("/")[0] for name in split["val"]) == {"wave": 3 * len(val), "walk": 3 * len(val)}
+
+
+def test_group_patterns_that_do_not_fit(tmp_path: Path) -> None:
+    clips = find_clips([videos(tmp_path, "a.mp4")])
+    with pytest.raises(SkelactError, match="expected a regular expression"):
+        groups_of(clips, "(")
+    with pytest.raises(SkelactError, match="finds nothing in 'a'"):
+        groups_of(clips, r"\d")
