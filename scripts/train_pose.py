@@ -285,6 +285,14 @@ class TimedPoseTrainer(PoseTrainer):
         batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
         return batch
 
+    def _model_train(self) -> None:
+        """At the start of a round, end the mosaics once half of the decay is over."""
+        super()._model_train()
+        if not self.mosaic_closed and time.time() > self.plan.end - self.plan.decay_s / 2:
+            self.mosaic_closed = True
+            self._close_dataloader_mosaic()
+            self.train_loader.reset()
+
     def optimizer_step(self) -> None:
         """Set the learning rate for this moment, step, and stop when the time is over."""
         now = time.time()
@@ -292,10 +300,6 @@ class TimedPoseTrainer(PoseTrainer):
         for group in self.optimizer.param_groups:
             group["lr"] = self.args.lr0 * self.plan.lr_factor(now, self.steps)
         super().optimizer_step()
-        if not self.mosaic_closed and now > self.plan.end - self.plan.decay_s / 2:
-            self.mosaic_closed = True
-            self._close_dataloader_mosaic()
-            self.train_loader.reset()
         self.stop |= now > self.plan.end
 
     def save_model(self) -> bool:

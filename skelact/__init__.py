@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from skelact.extract import extract_poses
     from skelact.merging import merge
     from skelact.pipeline import predict
+    from skelact.training import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "merge",
     "predict",
     "save_checkpoint",
+    "train",
 ]
 
 # Imported on first use: torch takes seconds, and ``skelact --help`` should not wait for it.
@@ -40,6 +42,7 @@ _LAZY = {
     "extract_poses": "skelact.extract",
     "load_checkpoint": "skelact.checkpoint",
     "save_checkpoint": "skelact.checkpoint",
+    "train": "skelact.training",
 }
 
 

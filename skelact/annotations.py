@@ -21,7 +21,7 @@ from skelact.files import atomic_path, cache_folder
 from skelact.hollow import StoredArray, StoredFile, Unusual, load_hollow, load_plain
 from skelact.skeleton import layout_of_joints
 from skelact.structures import Array
-from skelact.unpickling import load_pickle
+from skelact.unpickling import load_pickle, pickle_errors
 
 logger = logging.getLogger("skelact")
 
@@ -148,7 +148,8 @@ class StoredAnnotations(Sequence[Annotation]):
         row = self._rows[index]
         arrays = {key: self._array(range(len(self))[index], row, key) for key in row.arrays}
         keypoint, score = arrays.pop("keypoint"), arrays.pop("keypoint_score", None)
-        extra = {**self._file.resolve(row.extra), **arrays}
+        with pickle_errors(self._file.path):
+            extra = {**self._file.resolve(row.extra), **arrays}
         return Annotation(row.frame_dir, keypoint, score, row.img_shape, row.label, extra)
 
     def _array(self, index: int, row: _Row, key: str) -> Array:
@@ -292,8 +293,9 @@ def _open(path: Path) -> AnnotationSet:
     except Unusual as reason:
         logger.warning("%s: loaded as a whole, for it holds %s", path, reason)
         return load_annotations(path)
-    dataset = _dataset(path, content, file)
-    rows = [_to_row(annotation, file) for annotation in dataset.annotations]
+    with pickle_errors(path):  # small arrays are made here
+        dataset = _dataset(path, content, file)
+        rows = [_to_row(annotation, file) for annotation in dataset.annotations]
     dataset = replace(dataset, annotations=StoredAnnotations(file, rows))
     _save_index(index, dataset, file, rows)
     return dataset
@@ -307,7 +309,9 @@ def _to_row(annotation: Annotation, file: StoredFile) -> _Row:
             arrays[key] = value.to_row()
         elif key not in annotation.extra and value is not None:
             arrays[key] = value
-    extra = {key: file.resolve(value) for key, value in annotation.extra.items() if key not in arrays}
+    extra = {key: value for key, value in annotation.extra.items() if key not in arrays}
+    if any(isinstance(value, dict | list | tuple) for value in extra.values()):
+        extra = file.resolve(extra)
     return _Row(annotation.frame_dir, annotation.label, annotation.img_shape, arrays, extra)
 
 
@@ -319,12 +323,12 @@ def _index_path(path: Path) -> Path:
 
 
 def _load_index(index: Path, path: Path) -> AnnotationSet:
-    version, size, mtime_ns, rows, *others = load_plain(index)
-    if version != _INDEX_VERSION:
-        raise SkelactError(f"{index}: expected version {_INDEX_VERSION}, found {version}")
-    return AnnotationSet(
-        StoredAnnotations(StoredFile(str(path), size, mtime_ns), [_Row(*row) for row in rows]), *others
-    )
+    with pickle_errors(index):  # a wrong shape is one too
+        version, size, mtime_ns, rows, *others = load_plain(index)
+        if version != _INDEX_VERSION:
+            raise ValueError(f"version {version}")
+        file = StoredFile(str(path), size, mtime_ns)
+        return AnnotationSet(StoredAnnotations(file, [_Row(*row) for row in rows]), *file.resolve(others))
 
 
 def _save_index(index: Path, dataset: AnnotationSet, file: StoredFile, rows: Sequence[_Row]) -> None:
@@ -375,7 +379,7 @@ def _dataset(path: str | Path, content: Any, file: StoredFile | None = None) -> 
     if layout is None:
         guess = layout_of_joints(annotations[0].keypoint.shape[2])
         layout = guess.name if guess else None
-    dtypes = sorted(map(str, {sample["keypoint"].dtype for sample in samples}))
+    dtypes = sorted({dtype.name for dtype in {sample["keypoint"].dtype for sample in samples}})
     return AnnotationSet(annotations, split, class_names, layout, provenance, ", ".join(dtypes))
 
 

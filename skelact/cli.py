@@ -15,6 +15,7 @@ from skelact import __version__
 from skelact.cli_convert import convert
 from skelact.cli_data import dataset_info, is_dataset, merge
 from skelact.cli_extract import extract_poses
+from skelact.cli_train import train
 from skelact.cli_weights import weights
 from skelact.errors import SkelactError
 
@@ -56,6 +57,7 @@ def main(debug: bool) -> None:
 main.add_command(weights)
 main.add_command(convert)
 main.add_command(extract_poses)
+main.add_command(train)
 main.add_command(merge)
 
 
@@ -254,7 +256,8 @@ def info(
     Of a checkpoint, a file or a zoo name: layout, stream, classes, parameters, operations. The operations are of one
     clip, counted while it runs, as the field counts them: multiply-accumulates, batch norms and pooling.
 
-    Of a dataset, a .pkl or .pickle file: classes, splits, lengths, persons, missing frames, and what will hurt training.
+    Of a dataset, a .pkl or .pickle file: classes, splits, lengths, persons, missing frames, and warnings of what will
+    hurt training.
 
     \b
     Examples:

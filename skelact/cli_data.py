@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ import click
 from skelact.errors import SkelactError
 
 if TYPE_CHECKING:
-    from skelact.annotations import AnnotationSet
+    from skelact.annotations import Annotation, AnnotationSet
     from skelact.dataset_report import DatasetReport
     from skelact.skeleton import Layout
+
+SHOWN_SHAPE = (720, 1280)  # (H, W) px of a picture for poses that tell none
 
 
 @click.command()
@@ -37,8 +40,10 @@ def merge(sources: tuple[str, ...], out: str, half: bool | None) -> None:
 
 
 def is_dataset(path: str) -> bool:
-    """Whether a file is to be read as a dataset, by its suffix: annotations.PICKLE_SUFFIXES."""
-    return Path(path).suffix.lower() in (".pkl", ".pickle")
+    """Whether a file is to be read as a dataset."""
+    from skelact.annotations import PICKLE_SUFFIXES
+
+    return Path(path).suffix.lower() in PICKLE_SUFFIXES
 
 
 def dataset_info(
@@ -82,7 +87,7 @@ def _show(dataset: AnnotationSet, path: str, show: str, out: str, layout: Layout
             f"{path}: expected --show with a number from 0 to {len(names) - 1} or a name such as {names[0]!r}, "
             f"found {show!r}"
         )
-    annotation = dataset.annotations[index]
+    annotation = _filling_the_picture(dataset.annotations[index])
     sequence = annotation_sequence(path, annotation)
     label = "no label" if annotation.label is None else str(annotation.label)
     if annotation.label is not None and dataset.class_names and 0 <= annotation.label < len(dataset.class_names):
@@ -90,6 +95,23 @@ def _show(dataset: AnnotationSet, path: str, show: str, out: str, layout: Layout
     stop_s = sequence.num_frames / sequence.info.fps
     render_poses(sequence, [(0.0, stop_s, f"{annotation.frame_dir}: {label}")], out, progress=True, layout=layout)
     click.echo(f"{out}: sample {index} ({annotation.frame_dir}), {label}, {sequence.num_frames} frames", err=True)
+
+
+def _filling_the_picture(annotation: Annotation) -> Annotation:
+    """2D poses of a picture of unknown size, or in no pixels at all, made as large as a picture."""
+    import numpy as np
+
+    from skelact.dataset_report import NORMALISED
+
+    keypoint = annotation.keypoint
+    known = np.any(keypoint != 0, axis=-1)
+    if keypoint.shape[-1] != 2 or not known.any() or (annotation.img_shape and keypoint.max() > NORMALISED):
+        return annotation
+    height, width = SHOWN_SHAPE
+    low, high = keypoint[known].min(0), keypoint[known].max(0)
+    scale = 0.8 * (np.array((width, height)) / np.maximum(high - low, 1e-6)).min()
+    pixels = (keypoint - (low + high) / 2) * scale + np.array((width, height)) / 2
+    return replace(annotation, keypoint=np.where(known[..., None], pixels, 0), img_shape=SHOWN_SHAPE)
 
 
 def _print_dataset(report: DatasetReport) -> None:

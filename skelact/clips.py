@@ -83,14 +83,19 @@ def prepare_clips(
 
 def check_keypoint(keypoint: Array, settings: ClipSettings) -> None:
     """Refuse keypoints that the network was not made for."""
+    check_shape(keypoint.shape, settings)
+
+
+def check_shape(shape: tuple[int, ...], settings: ClipSettings) -> None:
+    """``check_keypoint`` for keypoints of a shape."""
     V, C = settings.layout.num_joints, settings.dims
-    if keypoint.ndim != 4 or keypoint.shape[2:] != (V, C):
+    if len(shape) != 4 or shape[2:] != (V, C):
         raise SkelactError(
             f"the model expects keypoints of layout {settings.layout.name!r} as (persons, frames, {V}, {C}), "
-            f"found shape {keypoint.shape}"
+            f"found shape {shape}"
         )
-    if not keypoint.shape[0] or not keypoint.shape[1]:
-        raise SkelactError(f"expected at least one person and one frame, found keypoints of shape {keypoint.shape}")
+    if not shape[0] or not shape[1]:
+        raise SkelactError(f"expected at least one person and one frame, found keypoints of shape {shape}")
 
 
 # --- normalise ---------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 IMBALANCE = 10  # times the smallest class
 ASPECT_RATIO_TOLERANCE = 1.25
+NORMALISED = 10  # pixels; no picture's poses stay below
 NAMED = 3  # samples that a warning names
 # A word in a split's name that tells its part; splits that differ in nothing else must not share anything.
 _PART = re.compile(r"(?<![a-z])(train|training|val|valid|validation|test|testing|dev|eval)(?![a-z])", re.IGNORECASE)
@@ -157,7 +158,7 @@ def inspect_dataset(source: str | Path | AnnotationSet, progress: bool = False) 
         length_min=int(lengths.min()),
         length_median=float(np.median(lengths)),
         length_max=int(lengths.max()),
-        lengths=_histogram(lengths, 0, max(int(lengths.max()), 1)),
+        lengths=_histogram(lengths, int(lengths.min()), int(lengths.max()) + 1),
         persons={str(n): count for n, count in sorted(Counter(fact.num_persons for fact in facts).items())},
         img_shapes=[(height, width, count) for (height, width), count in sizes.most_common()],
         posed_share=sum(fact.posed for fact in facts) / there if there else None,
@@ -169,14 +170,15 @@ def inspect_dataset(source: str | Path | AnnotationSet, progress: bool = False) 
 
 
 def _facts(annotation: Annotation, group_by: str | None) -> _Facts:
-    present = np.any(annotation.keypoint != 0, axis=(2, 3))  # (M, T)
+    M, T, V, C = annotation.keypoint.shape
+    present: Array = np.any(annotation.keypoint.reshape(M, T, V * C), axis=2)
     seen = [np.flatnonzero(frames) for frames in present if frames.any()]
     fps = annotation.extra.get("fps")
     return _Facts(
         name=annotation.frame_dir,
         label=annotation.label,
         group=_group(annotation, group_by),
-        num_frames=present.shape[1],
+        num_frames=T,
         num_persons=len(seen),
         missing=int((~present.any(axis=0)).sum()),
         posed=sum(len(frames) for frames in seen),
@@ -265,7 +267,7 @@ def _of_layout(dataset: AnnotationSet, facts: Sequence[_Facts]) -> Iterable[str]
     if ratios and max(ratios) / min(ratios) > ASPECT_RATIO_TOLERANCE:
         yield f"aspect ratios from {min(ratios):.2f} to {max(ratios):.2f}: the joint stream depends on them"
     reach = max(fact.reach for fact in facts)
-    if 0 < reach <= 2:
+    if 0 < reach <= NORMALISED:
         yield f"2D keypoints should be in pixels, but none is beyond {reach:.3g}: they look normalised"
 
 
@@ -384,6 +386,7 @@ def plot_report(report: DatasetReport, path: str | Path) -> None:
     lengths.axvline(report.length_median, color=_COLORS[1], label=f"median {report.length_median:g}")
     lengths.legend(frameon=False)
     persons.bar(list(report.persons), list(report.persons.values()), color=_COLORS[0], width=0.6)
+    persons.set_xlim(-0.75, max(len(report.persons), 4) - 0.25)
     persons.set_xlabel("persons with a pose")
     _plot_histogram(missing, report.missing, "share of frames without anybody")
     for axes in (lengths, persons, missing):
@@ -414,4 +417,4 @@ def _plot_classes(axes: Axes, report: DatasetReport) -> None:
     axes.set_xlabel("samples")
     axes.set_title(f"{len(names)} classes", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.05), ncols=4) if names else None
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0.2)

@@ -26,10 +26,11 @@ import numpy as np
 
 from skelact.errors import SkelactError
 from skelact.structures import Array
-from skelact.unpickling import Protected, Refused, allowed, pickle_errors
+from skelact.unpickling import Protected, Refused, allowed, pickle_errors, plain_dtype
 
 LONG = 1024  # bytes; data from here on stay in the file
 _WINDOW = 1 << 26  # bytes of the file that are mapped at a time
+_AS_THEY_ARE = "BT\x8e\x96"  # opcodes whose bytes are those of the array
 _NUMERIC = "biufcSU"  # kinds of arrays whose data are plain bytes
 
 
@@ -124,34 +125,33 @@ class StoredArray:
         if isinstance(data, list):
             raise Unusual("an array of objects")
         self.shape, self.dtype, self.fortran = tuple(map(operator.index, shape)), dtype.known(), bool(fortran)
-        if min(self.shape, default=0) < 0:
-            raise ValueError(f"an array of shape {self.shape}")
+        expected = self.nbytes
         if isinstance(data, Span):
             data.used = True
             self.data = data
-            found = self.nbytes if data.opcode in "X\x8dVS" else data.length
+            found = data.length if data.opcode in _AS_THEY_ARE else expected  # or told when it is read
         else:
             self.data = _as_bytes(data)
             found = len(self.data)
-        if found != self.nbytes:
+        if found != expected or min(self.shape, default=0) < 0:
             raise ValueError(f"{found} bytes for an array of {self.dtype} and shape {self.shape}")
 
 
 class _StoredDtype:
     """Stands in for ``numpy.dtype``, which believes whatever flags a pickle sets."""
 
-    def __init__(self, name: Any, *_: Any) -> None:
-        self.dtype = np.dtype(name) if isinstance(name, str) else None
+    def __init__(self, *arguments: Any) -> None:
+        self.dtype = plain_dtype(*arguments)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, order, *parts = state
-        if self.dtype is None or any(part is not None for part in parts[:3]):
+        if any(part is not None for part in parts[:3]):
             raise Unusual("an array of records")
         self.dtype = self.dtype.newbyteorder(order)
 
     def known(self) -> np.dtype[Any]:
         """The numeric type."""
-        if self.dtype is None or self.dtype.kind not in _NUMERIC:
+        if self.dtype.kind not in _NUMERIC:
             raise Unusual(f"an array of {self.dtype}")
         return self.dtype
 
@@ -202,14 +202,15 @@ class _HollowUnpickler(pickle.Unpickler):
 
     def __init__(self, file: BinaryIO, spans: Array) -> None:
         super().__init__(file, encoding="latin1")
-        self._spans = spans
+        self._spans = spans.tolist()
         self.seen: list[Span] = []
 
     def persistent_load(self, pid: int) -> Span:
         """What was cut out; pickles with persistent ids of their own don't get here."""
-        offset, length, opcode = self._spans[pid].tolist()
-        self.seen.append(Span(offset, length, chr(opcode), False, False))
-        return self.seen[-1]
+        offset, length, opcode = self._spans[pid]
+        span = Span(offset, length, chr(opcode), False, False)
+        self.seen.append(span)
+        return span
 
     def find_class(self, module: str, name: str) -> Any:
         found = allowed(module, name)
@@ -337,12 +338,13 @@ def _counted(length_bytes: int) -> bytes:
 
 
 # Runs of opcodes with short arguments, by the length of the argument. Persistent ids and extension codes are none: no
-# dataset has them. At most 5000 at a time, because the engine remembers each.
+# dataset has them. Objects are remembered (r, p) below number 2^24, because the unpickler in C makes room for as many.
+# At most 5000 at a time, because the engine remembers each.
 _SHORT_OPCODES = re.compile(
     b"(?:"
-    + rb"[(012NRbade}lostu)\]\x81\x85-\x89\x8f-\x94\x97\x98]|[Khq\x80].|M..|[Jjr].{4}|G.{8}"
+    + rb"[(012NRbade}lostu)\]\x81\x85-\x89\x8f-\x94\x97\x98]|[Khq\x80].|M..|[Jj].{4}|r.{3}\x00|G.{8}"
     + rb"|[UC\x8a\x8c]%b|[TXB\x8b]%b" % (_counted(1), _counted(4))
-    + rb"|[FILSVgp][^\n]{0,1000}\n|[ci][^\n]{0,1000}\n[^\n]{0,1000}\n"
+    + rb"|p\d{1,7}\n|[FILSVg][^\n]{0,1000}\n|[ci][^\n]{0,1000}\n[^\n]{0,1000}\n"
     + b"){0,5000}",
     re.DOTALL,
 )
@@ -384,6 +386,8 @@ def _hollow_out(file: BinaryIO) -> tuple[bytes, Array]:
             elif stop > position:
                 position = stop
                 continue
+            elif opcode in "rp":
+                raise Unusual("millions of objects")
             else:
                 raise pickle.UnpicklingError(f"at byte {stop} it has {opcode!r}, which no dataset has")
             if position > size:

@@ -92,9 +92,9 @@ def _reconstruct(subtype: Any, shape: Any, typecode: Any) -> Any:
     return np.empty(0, np.int8)
 
 
-def _dtype(text: Any, align: Any = False, copy: Any = False) -> Any:
-    """Stands in for ``numpy.dtype``."""
-    if not isinstance(text, str) or np.dtype(text).names or np.dtype(text).subdtype:
+def plain_dtype(text: Any, align: Any = False, copy: Any = False) -> Any:
+    """Stands in for ``numpy.dtype``: a code and a size, and nothing of the language that numpy reads."""
+    if not isinstance(text, str) or not re.fullmatch(r"[<>=|]?[?a-zA-Z]\d{0,9}", text):
         raise Refused("it wants an array of records")
     return np.dtype(text, copy=True)
 
@@ -143,7 +143,7 @@ def allowed(module: str, name: str) -> Any:
     if module in _NUMPY_MODULES:
         if name == "ndarray":
             return _NDARRAY
-        rebuild: dict[str, Callable[..., Any]] = {"dtype": _dtype, "_reconstruct": _reconstruct, "scalar": _scalar}
+        rebuild: dict[str, Callable[..., Any]] = {"dtype": plain_dtype, "_reconstruct": _reconstruct, "scalar": _scalar}
         return Protected(rebuild[name]) if name in rebuild else None
     if module in _NUMPY_NUMERIC and name == "_frombuffer":
         return Protected(_array_from_buffer)
@@ -211,12 +211,16 @@ def pickle_errors(path: str | Path) -> Iterator[None]:
         raise SkelactError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Refused as error:
         raise SkelactError(
-            f"{path}: refused, nothing was run: expected arrays and plain containers, but {error}"
+            f"{path}: refused, nothing was run: expected arrays and plain containers, but {_in_one_line(error)}"
         ) from None
     except MALFORMED as error:
-        raise SkelactError(
-            f"{path}: expected a pickle, found another or a damaged file ({type(error).__name__}: {error})"
-        ) from None
+        found = f"{type(error).__name__}: {_in_one_line(error)}"
+        raise SkelactError(f"{path}: expected a pickle, found another or a damaged file ({found})") from None
+
+
+def _in_one_line(error: Exception) -> str:
+    """Its message; some quote the file, line breaks and all."""
+    return " ".join(str(error).split())
 
 
 def restricted_load(file: BinaryIO) -> Any:

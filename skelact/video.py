@@ -338,6 +338,8 @@ def _open_video(path: str | Path) -> Iterator[tuple[Any, Any]]:
             raise SkelactError(f"{path}: expected a video, found an empty file; copy or download it again")
         # "file:" and the whitelist: a path is never an address, and a playlist opens nothing on the network.
         options = {"protocol_whitelist": "file"}
+        # torchvision < 0.26 has FFmpeg log to Python; closing a decoder, whose threads then wait for the GIL, hangs.
+        av.logging.set_level(None)
         container = av.open(f"file:{path}", metadata_errors="replace", options=options)
     except PermissionError:
         raise SkelactError(f"{path}: no permission to read it; change its permissions or copy it") from None

@@ -22,6 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(home.cleanup)
     os.environ |= {
         "SKELACT_WEIGHTS": str(Path(home.name) / "weights"),
+        "SKELACT_CACHE": str(Path(home.name) / "cache"),
         "YOLO_CONFIG_DIR": str(Path(home.name) / "ultralytics"),
         "YOLO_OFFLINE": "true",
         "YOLO_AUTOINSTALL": "false",

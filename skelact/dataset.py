@@ -1,0 +1,97 @@
+"""Annotations to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from skelact.annotations import Annotation, AnnotationSet
+from skelact.clips import (
+    ClipSettings,
+    check_shape,
+    gather,
+    normalise,
+    prepare_clips,
+    stream_features,
+    train_frame_inds,
+)
+from skelact.errors import SkelactError
+from skelact.structures import Array
+
+
+class ClipDataset(Dataset[tuple[Tensor, int]]):
+    """Samples as clips with labels; for training a random clip, the same for a seed, an epoch and an index.
+
+    Args:
+        annotations: the dataset's, read as they are needed.
+        indices: of those to take; all have labels.
+        settings: of the network.
+        train: random clips for training, or the fixed ones of testing.
+        num_clips: of each sample when testing.
+        repeat: how often an epoch goes through the samples.
+        seed: of the random clips.
+    """
+
+    def __init__(
+        self,
+        annotations: Sequence[Annotation],
+        indices: Sequence[int],
+        settings: ClipSettings,
+        train: bool,
+        num_clips: int = 1,
+        repeat: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.annotations = annotations
+        self.indices = indices
+        self.settings = settings
+        self.train = train
+        self.num_clips = num_clips
+        self.repeat = repeat
+        self.seed = seed
+        self.epoch = 0  # set before each epoch, so that a resumed run draws what an unbroken one would
+
+    def __len__(self) -> int:
+        return len(self.indices) * self.repeat
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Clips (M, T, V, C) for training, (num_clips, M, T, V, C) for testing, and the label."""
+        sample = self.annotations[self.indices[index % len(self.indices)]]
+        assert sample.label is not None
+        if self.train:
+            clip = self._random_clip(sample, np.random.default_rng((self.seed, self.epoch, index)))
+        else:
+            clip = prepare_clips(
+                sample.keypoint, sample.keypoint_score, sample.img_shape, self.settings, self.num_clips
+            )
+        return torch.from_numpy(clip), sample.label
+
+    def _random_clip(self, sample: Annotation, rng: np.random.Generator) -> Array:
+        normalised = normalise(sample.keypoint, sample.keypoint_score, sample.img_shape, self.settings)
+        features = stream_features(*normalised, self.settings)
+        frame_inds = train_frame_inds(features.shape[1], self.settings.clip_len, rng)
+        return gather(features, frame_inds[None], self.settings)[0]
+
+
+def samples_of(dataset: AnnotationSet, split: str | None, settings: ClipSettings) -> list[int]:
+    """Indices of the labelled samples of a split, of all where it is None.
+
+    Raises:
+        SkelactError: there is no such split, it is empty, or a sample does not fit the network.
+    """
+    headers = dataset.headers()
+    found = dataset.indices(split) if split is not None else range(len(headers))
+    labelled = [k for k in found if headers[k].label is not None]
+    where = "the dataset" if split is None else f"split {split!r}"
+    if not labelled:
+        raise SkelactError(f"{where}: expected samples with labels, found none")
+    for k in labelled:
+        try:
+            check_shape(headers[k].shape, settings)
+        except SkelactError as error:
+            raise SkelactError(f"{where}: sample {headers[k].frame_dir}: {error}") from None
+    return labelled

@@ -1,0 +1,175 @@
+"""A tiny dataset is learnt from end to end; a broken run goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import skelact
+from skelact import training
+from skelact.annotations import Annotation, AnnotationSet, save_annotations
+from skelact.checkpoint import load_checkpoint
+from skelact.cli import main
+from skelact.errors import SkelactError
+from skelact.training import TrainSettings, train
+
+TINY = TrainSettings(epochs=3, repeat=2, batch_size=4, clip_len=16, lr=1.6)
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published shape takes minutes on a busy machine."""
+    small = {"channels": (12, 24), "strides": (1, 2)}
+    original = training.ModelSettings
+    monkeypatch.setattr(training, "ModelSettings", lambda *arguments: replace(original(*arguments), **small))
+
+
+def dataset(num_samples: int = 16, joints: int = 17, dims: int = 2, layout: str = "coco") -> AnnotationSet:
+    """Two classes that anybody can tell apart: those who move left and those who move right."""
+    rng = np.random.default_rng(0)
+    annotations = []
+    for k in range(num_samples):
+        T = int(rng.integers(20, 40))
+        keypoint = rng.uniform(100, 300, (1, 1, joints, dims)) + rng.normal(0, 1, (1, T, joints, dims))
+        keypoint[..., 0] += (1 if k % 2 else -1) * np.arange(T)[None, :, None] * 2
+        score = np.full((1, T, joints), 0.9, np.float32) if dims == 2 else None
+        sample = Annotation(f"s{k}", keypoint.astype(np.float32), score, (400, 400), k % 2)
+        annotations.append(sample)
+    names = [a.frame_dir for a in annotations]
+    cut = num_samples * 3 // 4
+    return AnnotationSet(
+        annotations, {"train": tuple(names[:cut]), "val": tuple(names[cut:])}, ("left", "right"), layout
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    save_annotations(dataset(), tmp_path / "set.pkl")
+    return tmp_path / "set.pkl"
+
+
+def weights_of(path: Path) -> dict[str, Any]:
+    return {name: tensor.numpy() for name, tensor in load_checkpoint(path).state_dict.items()}
+
+
+def equal(a: Path, b: Path) -> bool:
+    first, second = weights_of(a), weights_of(b)
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_plain_difference_is_learnt(data: Path, tmp_path: Path) -> None:
+    settings = replace(TINY, epochs=6, stream="joint-motion")
+    report = train(data, tmp_path / "run", settings, progress=False)
+    assert report.val_top1 == 1.0
+    checkpoint = load_checkpoint(report.best)
+    assert checkpoint.class_names == ("left", "right")
+    assert checkpoint.clips.stream == "joint-motion"
+    assert checkpoint.clips.layout.name == "coco"
+    assert checkpoint.metrics["val_top1"] == 1.0
+    assert checkpoint.provenance["train"]["seed"] == 0
+    with (tmp_path / "run" / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == list(range(6))
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert float(rows[-1]["lr"]) < 0.05 * 1.6 * 4 / 128, "the learning rate falls to 0"
+
+
+def test_three_dimensions_are_fitted(tmp_path: Path) -> None:
+    save_annotations(dataset(joints=25, dims=3, layout="nturgb+d"), tmp_path / "set.pkl")
+    train(tmp_path / "set.pkl", tmp_path / "run", replace(TINY, epochs=12, stream="joint-motion"), progress=False)
+    with (tmp_path / "run" / "log.csv").open(newline="") as file:
+        assert float(list(csv.DictReader(file))[-1]["train_top1"]) == 1.0
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").clips.dims == 3
+
+
+def test_the_same_seed_gives_the_same_weights(data: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(data, tmp_path / name, TINY, progress=False)
+    train(data, tmp_path / "c", replace(TINY, seed=1), progress=False)
+    assert equal(tmp_path / "a" / "last.safetensors", tmp_path / "b" / "last.safetensors")
+    assert not equal(tmp_path / "a" / "last.safetensors", tmp_path / "c" / "last.safetensors")
+
+
+def test_a_resumed_run_ends_as_an_unbroken_one(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(data, tmp_path / "whole", TINY, progress=False)
+    save_state = training._save_state
+
+    def power_cut(out: Path, *state: Any) -> None:
+        save_state(out, *state)
+        if state[2] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_save_state", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "broken", TINY, progress=False)
+    monkeypatch.setattr(training, "_save_state", save_state)
+    train(data, tmp_path / "broken", TINY, resume=True, progress=False)
+    for name in ("best", "last"):
+        assert equal(tmp_path / "whole" / f"{name}.safetensors", tmp_path / "broken" / f"{name}.safetensors")
+    logs = [(tmp_path / name / "log.csv").read_text() for name in ("whole", "broken")]
+    assert logs[0] == logs[1]
+
+
+def test_runs_are_not_mixed(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path / "run", replace(TINY, epochs=1), progress=False)
+    with pytest.raises(SkelactError, match="holds a run already; go on with --resume"):
+        train(data, tmp_path / "run", replace(TINY, epochs=1), progress=False)
+    with pytest.raises(SkelactError, match=r"holds a run with other settings \(epochs\)"):
+        train(data, tmp_path / "run", replace(TINY, epochs=2), resume=True, progress=False)
+
+
+def test_without_validation_the_last_epoch_is_the_best(tmp_path: Path) -> None:
+    save_annotations(replace(dataset(), split={}), tmp_path / "set.pkl")
+    report = train(tmp_path / "set.pkl", tmp_path / "run", TINY, progress=False)
+    assert report.val_top1 is None
+    assert equal(report.best, report.last)
+
+
+def test_a_loss_that_explodes_stops_with_a_message(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SkelactError, match="take a smaller --lr"):
+        train(data, tmp_path / "run", replace(TINY, lr=1e30, epochs=5), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": {"train": ("s0", "missing")}}, "that no sample has"),
+        ({"class_names": ("left",)}, r"expected labels in 0\.\.0, found 0\.\.1"),
+        ({"split": {"train": ()}}, "expected samples with labels, found none"),
+    ],
+)
+def test_data_that_do_not_train(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    save_annotations(replace(dataset(), **change), tmp_path / "set.pkl")
+    with pytest.raises(SkelactError, match=message):
+        train(tmp_path / "set.pkl", tmp_path / "run", TINY, progress=False)
+
+
+def test_a_sample_of_another_layout_is_named(tmp_path: Path) -> None:
+    odd = Annotation("odd", np.ones((1, 5, 14, 2), np.float32), np.ones((1, 5, 14), np.float32), (100, 100), 0)
+    whole = dataset()
+    save_annotations(replace(whole, annotations=[*whole.annotations, odd], split={}), tmp_path / "set.pkl")
+    with pytest.raises(SkelactError, match="sample odd"):
+        train(tmp_path / "set.pkl", tmp_path / "run", TINY, progress=False)
+
+
+def test_from_the_command_line_to_a_prediction(data: Path, tmp_path: Path) -> None:
+    options = ["--epochs", "8", "--repeat", "2", "--batch-size", "4", "--clip-len", "16", "--lr", "1.6", "--quiet"]
+    command = ["train", str(data), "--out", str(tmp_path / "run"), "--stream", "joint-motion", *options]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.stderr
+    assert "top-1" in result.stderr
+    predictions = skelact.predict(data, tmp_path / "run" / "best.safetensors", clips=1, progress=False)
+    right = [
+        answer.predictions[0].class_name == dataset().class_names[answer.sequence.label]  # type: ignore[index,union-attr]
+        for answer in predictions.results
+    ]
+    assert np.mean(right) > 0.8
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["epochs"] == 8
