@@ -24,7 +24,7 @@ import click
 @click.option(
     "--repeat", type=click.IntRange(1), default=5, show_default=True, help="Passes over the data in an epoch."
 )
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Clips in a step.")
 @click.option(
     "--lr", type=click.FloatRange(0, min_open=True), default=0.1, show_default=True, help="Of a batch of 128."
 )

@@ -377,8 +377,8 @@ def plot_report(report: DatasetReport, path: str | Path) -> None:
     height = max(5.5, 1.6 + 0.2 * len(report.classes))
     figure = Figure(figsize=(12, height), layout="constrained")
     FigureCanvasAgg(figure)
-    frames = f"{report.num_samples} samples, {report.num_frames} frames, layout {report.layout or 'unknown'}"
-    figure.suptitle(f"{report.name}: {frames}", fontsize=13)
+    counts = f"{report.num_samples} samples, {len(report.classes)} classes, {report.num_frames} frames"
+    figure.suptitle(f"{report.name}: {counts}, layout {report.layout or 'unknown'}", fontsize=13)
     left, right = figure.subfigures(1, 2, width_ratios=(3, 2), squeeze=False)[0]
     _plot_classes(left.subplots(), report)
     lengths, persons, missing = right.subplots(3, 1)
@@ -410,11 +410,10 @@ def _plot_classes(axes: Axes, report: DatasetReport) -> None:
     axes.barh(rows, totals, color=_GREY, height=0.7, label="all")
     for color, split in zip(_COLORS * (1 + len(report.splits) // len(_COLORS)), report.splits, strict=False):
         counts = [count.splits.get(split, 0) for count in report.classes]
-        axes.plot(counts, rows, "o", color=color, markersize=5, label=split)
+        axes.plot(counts, rows, "o", color=color, markersize=5, label=split, clip_on=False)
     axes.set_yticks(rows, [name if len(name) < 40 else name[:39] + "…" for name in names], fontsize=8)
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.set_xlabel("samples")
-    axes.set_title(f"{len(names)} classes", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0.2)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)

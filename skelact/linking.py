@@ -7,7 +7,8 @@ overlap, and the pieces are joined again so that position, speed, size, posture 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -110,25 +111,33 @@ def relink(
         Paths over the same detections, no detection twice.
     """
     pieces, contested = _cut(paths, frames)
-    costs = np.full((len(pieces), len(pieces)), np.inf)
+    pieces.sort(key=lambda piece: piece.start)
     ends = [_state(piece, frames, colours, at_end=True) for piece in pieces]
     starts = [_state(piece, frames, colours, at_end=False) for piece in pieces]
-    overlaps = [_run_after(piece, contested) for piece in pieces]
-    for a, before in enumerate(pieces):
-        for b, after in enumerate(pieces):
-            gap = after.start - before.end
-            same = before.origin == after.origin
-            # Who is in an embrace may stay in it for long; else a pause has its limit.
-            if gap > 0 and (same or gap <= max_pause_s * fps or after.start <= overlaps[a] + 1):
-                costs[a, b] = _cost(ends[a], starts[b], gap, fps) - TRACKER_BONUS * same
-                if same and not _another_between(before, after, pieces):
-                    costs[a, b] = min(costs[a, b], MAX_COST - 0.01)  # the tracker's own link is never cut for nothing
-    successor = _assign(costs)
+    costs: dict[tuple[int, int], float] = {}
+    for a, b in _candidates(pieces, contested, round(max_pause_s * fps)):
+        costs[a, b] = _cost(ends[a], starts[b], pieces[b].start - pieces[a].end, fps)
+        if pieces[a].origin == pieces[b].origin:
+            # The tracker's own link is trusted, and never cut for nothing.
+            costs[a, b] = min(costs[a, b], MAX_COST - 0.01) - TRACKER_BONUS
+    successor = _assign(costs, len(pieces))
     return _join(pieces, successor, paths, contested, frames, colours, [state.colour for state in starts])
 
 
-def _another_between(before: Piece, after: Piece, pieces: Sequence[Piece]) -> bool:
-    return any(p.origin == before.origin and before.end < p.start < after.start for p in pieces)
+def _candidates(pieces: Sequence[Piece], contested: Sequence[set[int]], max_pause: int) -> Iterator[tuple[int, int]]:
+    """Pairs (a, b) of pieces, sorted by start, of which b may go on where a ends: the next of the same origin, and
+    those that start within the pause or, as people may embrace for long, within the overlap that a ends in."""
+    begins = [piece.start for piece in pieces]
+    following: dict[int, int] = {}
+    for a in reversed(range(len(pieces))):
+        piece = pieces[a]
+        latest = max(piece.end + max_pause, _run_after(piece, contested) + 1)
+        near = range(bisect.bisect_right(begins, piece.end), bisect.bisect_right(begins, latest))
+        own = following.get(piece.origin)
+        yield from ((a, b) for b in near)
+        if own is not None and own not in near:
+            yield a, own
+        following[piece.origin] = a
 
 
 def _cut(paths: Sequence[Path], frames: Sequence[FramePoses]) -> tuple[list[Piece], list[set[int]]]:
@@ -223,13 +232,41 @@ def _colour_difference(colour: Array, others: Array) -> Array:
     return np.where(known, difference, 0).sum(1) / np.maximum(known.sum(1), 1)
 
 
-def _assign(costs: Array) -> list[int]:
-    """The successor of each piece, or -1: the assignment with the lowest sum of costs."""
-    if not np.isfinite(costs).any():
-        return [-1] * len(costs)
-    finite = np.where(np.isfinite(costs), costs + TRACKER_BONUS, 1e6)
-    _, successor, _ = lap.lapjv(finite, extend_cost=True, cost_limit=MAX_COST + TRACKER_BONUS)
-    return [int(b) if b >= 0 and np.isfinite(costs[a, b]) else -1 for a, b in enumerate(successor)]
+def _assign(costs: Mapping[tuple[int, int], float], num_pieces: int) -> list[int]:
+    """The successor of each piece, or -1: the assignment with the lowest sum of costs.
+
+    Pieces that no chain of candidates connects don't matter to each other, so each connected group is solved alone.
+    """
+    group = list(range(num_pieces))
+
+    def root(k: int) -> int:
+        while group[k] != k:
+            group[k] = group[group[k]]
+            k = group[k]
+        return k
+
+    # A piece plays two parts, ending and starting; only candidates with an end or a start in common compete.
+    by_end: dict[int, list[int]] = {}
+    starts_of: dict[int, int] = {}
+    for a, b in costs:
+        by_end.setdefault(a, []).append(b)
+        starts_of.setdefault(b, a)
+        group[root(a)] = root(starts_of[b])
+    members: dict[int, list[int]] = {}
+    for a in by_end:
+        members.setdefault(root(a), []).append(a)
+    successor = [-1] * num_pieces
+    for rows in members.values():
+        columns = sorted({b for a in rows for b in by_end[a]})
+        table = np.full((len(rows), len(columns)), 1e6)
+        for i, a in enumerate(rows):
+            for b in by_end[a]:
+                table[i, columns.index(b)] = costs[a, b] + TRACKER_BONUS
+        _, chosen, _ = lap.lapjv(table, extend_cost=True, cost_limit=MAX_COST + TRACKER_BONUS)
+        for a, k in zip(rows, chosen, strict=True):
+            if k >= 0 and (a, columns[k]) in costs:
+                successor[a] = columns[k]
+    return successor
 
 
 def _join(

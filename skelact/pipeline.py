@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 import skelact
-from skelact.annotations import PICKLE_SUFFIXES, Annotation, load_annotations
+from skelact.annotations import PICKLE_SUFFIXES, Annotation, open_annotations
 from skelact.classifier import Classifier, check_takes_video
 from skelact.clips import tracks_keypoint
 from skelact.errors import SkelactError
@@ -196,7 +196,7 @@ class Predictor:
             if path.suffix.lower() not in PICKLE_SUFFIXES:
                 yield self._classify(path, self.poses(path), out_video)
                 return
-            annotations = load_annotations(path).annotations
+            annotations = open_annotations(path).annotations
             for sample in annotations:
                 self.classifier.check_sample(path, sample)
             for k, sample in enumerate(annotations):
