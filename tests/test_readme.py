@@ -1,0 +1,81 @@
+"""The README's commands exist as they stand there, and its how-to works from a folder of videos to a prediction."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import drawn_people
+import pytest
+
+from skelact.cli import main
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.removeprefix("skelact ")
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("skelact ")
+]
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) > 10
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_is_understood(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every option and argument is one of the command's; nothing is run."""
+    monkeypatch.chdir(tmp_path)
+    current: click.Command = main
+    context: click.Context | None = None
+    words = shlex.split(command)
+    while isinstance(current, click.Group):
+        context = click.Context(current, parent=context, info_name=current.name)
+        found = current.get_command(context, words[0])
+        assert found is not None, f"no command {words[0]}"
+        current, words = found, words[1:]
+    current.make_context(current.name, words, parent=context)
+
+
+def test_every_command_is_in_the_readme() -> None:
+    for name in main.commands:
+        assert f"skelact {name}" in README, name
+
+
+@pytest.mark.shared
+def test_from_a_folder_of_videos_to_a_prediction(shared: Path, tmp_path: Path) -> None:
+    """The how-to "train on your own videos", on drawn people and with a real YOLO."""
+    pytest.importorskip("openvino", reason="the shared pose model is an OpenVINO export")
+    for motion in ("wave_both", "squat"):
+        for k, person in enumerate(("anna", "ben", "carla", "dora", "emil", "new")):
+            folder = tmp_path if person == "new" else tmp_path / "videos" / motion
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"new_{motion}.mp4" if person == "new" else f"{person}_1.mp4"
+            drawn_people.save_video(folder / name, drawn_people.scene_of(motion, seed=k), 1.0, 15.0, (320, 240))
+    pose_model = ["--pose-model", str(shared / "weights" / "yolov8n-pose_int8_openvino_model")]
+
+    def skelact(*arguments: str) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            [sys.executable, "-m", "skelact", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=900
+        )
+        assert result.returncode == 0, result.stderr
+        return result
+
+    skelact("extract-poses", "videos/", "--out", "mine.pkl", "--group-by", "/([^_]+)_", *pose_model)
+    told = skelact("info", "mine.pkl", "--plot", "mine.png").stdout
+    assert re.search(r"samples +10, 150 frames", told)
+    assert re.search(r"5 +4 +1 +squat", told), "one person of five is for validation"
+    assert (tmp_path / "mine.png").stat().st_size > 10_000
+    short = ["--epochs", "4", "--repeat", "4", "--batch-size", "4", "--clip-len", "20", "--stream", "bone"]
+    skelact("train", "mine.pkl", "--out", "runs/mine", *short)
+    model = ["--model", "runs/mine/best.safetensors", "--clips", "1"]
+    sources = ["new_wave_both.mp4", "new_squat.mp4"]
+    result = json.loads(skelact("predict", *sources, *model, *pose_model, "--json", "-").stdout)
+    answers = [found["predictions"][0]["class_name"] for found in result["results"]]
+    assert answers == ["wave_both", "squat"]
