@@ -20,7 +20,7 @@ from skelact.annotations import PICKLE_SUFFIXES, Annotation, open_annotations
 from skelact.classifier import Classifier, check_takes_video
 from skelact.clips import tracks_keypoint
 from skelact.errors import SkelactError
-from skelact.files import sha256_of
+from skelact.files import check_writable, sha256_of
 from skelact.linking import clothes_colour
 from skelact.persons import main_persons, rank_tracks
 from skelact.pose import PoseModel
@@ -289,6 +289,10 @@ def predict(
     )
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     found = list(expand_sources(named))
+    videos = _output_paths(found, named, out_video, ".mp4")
+    for path in videos:
+        if path:
+            check_writable(path)
     if any(path.suffix.lower() not in PICKLE_SUFFIXES for path in found):
         Tracker(tracker)  # a wrong one ends all at once, before anything is loaded
     predictor = Predictor(settings, progress)
@@ -304,7 +308,6 @@ def predict(
             tuple(results), predictor.classifier.scored_names, predictor.classifier.describe(), told, versions()
         )
 
-    videos = _output_paths(found, named, out_video, ".mp4")
     jsons = _output_paths(found, named, json_dir, ".json", into_folder=True)
     keys = [_result_key(path, settings, predictor.classifier) if json_dir else "" for path in found]
     todo = [k for k, path in enumerate(jsons) if path is None or read_key(path) != keys[k]]

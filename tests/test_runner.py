@@ -97,10 +97,11 @@ def test_a_ray_cluster_that_loses_a_node_loses_no_task() -> None:
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
+        ray.init(cluster.address)  # to the head, before there is another node
         doomed = cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
         results = {}
-        for k, result in run_tasks(slow_double, range(8), engine="ray", ray_address=cluster.address):
+        for k, result in run_tasks(slow_double, range(8), engine="ray"):
             results[k] = result
             if len(results) == 2:
                 cluster.remove_node(doomed)
