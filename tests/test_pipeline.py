@@ -473,12 +473,13 @@ def test_each_sample_of_a_pickle_has_its_overlay(drawn: DrawnPoses, tmp_path: Pa
     assert overlays(tmp_path / "out") == ["0000_S1_a.mp4", "0001_b.mp4"]
 
 
-def test_an_overlay_that_cannot_be_written_is_its_sources_error(
+def test_an_overlay_that_cannot_be_written_is_told_before_the_work(
     drawn: DrawnPoses, films: dict[str, Film], tmp_path: Path, model: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    (result,) = answer(films["wave"].path, model=model, out_video=tmp_path / "file" / "a.mp4").results
-    assert "a file stands where its folder should be; choose another folder" in str(result.error)
+    with pytest.raises(SkelactError, match="a file stands where its folder should be; choose another folder"):
+        answer(films["wave"].path, model=model, out_video=tmp_path / "file" / "a.mp4")
+    assert drawn.loaded == []
 
 
 # --- the real thing ----------------------------------------------------------------------------------------------
