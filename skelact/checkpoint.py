@@ -55,6 +55,13 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if (self.clips.in_channels, self.clips.layout.num_joints) != (self.model.in_channels, self.model.num_joints):
+            raise SkelactError(
+                f"clips of {self.clips.layout.num_joints} joints with {self.clips.in_channels} channels don't fit a "
+                f"network for {self.model.num_joints} joints with {self.model.in_channels} channels"
+            )
+
     def build(self) -> STGCNPP:
         """The network with its weights, in evaluation mode."""
         network = STGCNPP(self.model, self.clips.layout.adjacency())
@@ -71,12 +78,19 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "provenance": checkpoint.provenance,
         "metrics": checkpoint.metrics,
     }
-    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "settings": json.dumps(settings)}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state_dict.items()}
+    text = json.dumps(settings, default=_plain)
+    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "settings": text}
+    # Copies: safetensors refuses tensors that share memory.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in checkpoint.state_dict.items()}
     # Not save_file, which makes a temporary file of its own and moves it, even over a device.
     content = save(tensors, metadata)
     with atomic_path(Path(path)) as part:
         part.write_bytes(content)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's and torch's numbers and arrays as JSON's."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def load_checkpoint(
@@ -160,6 +174,8 @@ def _load_own(path: Path) -> Checkpoint:
             provenance=settings["provenance"],
             metrics=settings["metrics"],
         )
+    except SkelactError as error:
+        raise SkelactError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SkelactError(
             f"{path}: expected a skelact checkpoint of version {FORMAT_VERSION}, found version "

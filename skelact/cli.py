@@ -6,6 +6,7 @@ Heavy imports stand inside the commands, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,12 @@ class SkelactGroup(click.Group):
             if ctx.params.get("debug"):
                 raise
             raise click.ClickException(str(error)) from error
+        except ImportError as error:
+            if ctx.params.get("debug") or "cannot open shared object file" not in str(error):
+                raise
+            raise click.ClickException(
+                f"a system library is missing: {error}; OpenCV's are installed by: apt install libgl1 libglib2.0-0"
+            ) from error
         except BrokenPipeError:
             sys.stderr.close()  # a reader such as head has had enough
             ctx.exit(0)
@@ -164,6 +171,9 @@ def predict(
     """
     if json_path == "-" and csv_path == "-":
         raise click.UsageError("--json and --csv cannot both go to stdout")
+    files = [path for path in (json_path, csv_path, options["out_video"]) if path not in (None, "-")]
+    if len({os.path.abspath(str(path)) for path in files}) < len(files):
+        raise click.UsageError("--json, --csv and --out-video: expected a path of its own for each")
     from pathlib import Path
 
     from skelact import pipeline, writers

@@ -45,6 +45,10 @@ class ClipSettings:
             raise SkelactError(f"stream: expected one of {', '.join(STREAMS)}, found {self.stream!r}")
         if self.dims not in (2, 3):
             raise SkelactError(f"keypoint dimensions: expected 2 or 3, found {self.dims}")
+        if self.clip_len < 1 or self.num_person < 1:
+            raise SkelactError(
+                f"a clip: expected at least one frame and one person, found {self.clip_len} and {self.num_person}"
+            )
 
     @property
     def in_channels(self) -> int:

@@ -310,7 +310,8 @@ def predict(
 
     jsons = _output_paths(found, named, json_dir, ".json", into_folder=True)
     keys = [_result_key(path, settings, predictor.classifier) if json_dir else "" for path in found]
-    todo = [k for k, path in enumerate(jsons) if path is None or read_key(path) != keys[k]]
+    undrawn = [video is not None and not video.exists() for video in videos]
+    todo = [k for k, path in enumerate(jsons) if path is None or undrawn[k] or read_key(path) != keys[k]]
     items = [(found[k], videos[k], settings) for k in todo]
 
     def results_of() -> Iterator[tuple[int, Iterable[SourceResult] | Lost]]:

@@ -165,8 +165,13 @@ def _told_clearly(name: str) -> Any:
         raise
     except (ModuleNotFoundError, ImportError) as error:
         missing = error.name or str(error)
-        hint = f"pip install 'skelact[{missing}]'" if missing == "openvino" else f"pip install {missing}"
-        raise SkelactError(f"pose model {name}: needs {missing} ({hint})") from error
+        hint = ", skelact's extra of that name" if missing == "openvino" else ""
+        raise SkelactError(f"pose model {name}: needs {missing}{hint} (pip install {missing})") from error
+    except PermissionError as error:
+        raise SkelactError(
+            f"pose model {name}: no permission to read or write {error.filename}; a published model is kept in "
+            f"{cache_folder()}, or in the folder that the environment variable SKELACT_WEIGHTS names"
+        ) from error
     except (ConnectionError, TimeoutError) as error:
         raise SkelactError(
             f"pose model {name}: not found here and cannot be downloaded; put the file from "

@@ -46,6 +46,13 @@ class Layout:
             raise SkelactError(
                 f"layout {self.name!r}: expected {num_joints} bone parents, one a joint, found {len(self.bone_parents)}"
             )
+        twice = sorted({joint for joint in self.joints if self.joints.count(joint) > 1})
+        loops = [self.joints[child] for child, parent in self.edges if child == parent and 0 <= child < num_joints]
+        if twice or loops:
+            raise SkelactError(
+                f"layout {self.name!r}: expected joints of different names and edges between two of them, found "
+                + (f"{', '.join(twice)} more than once" if twice else f"an edge from {loops[0]} to itself")
+            )
         used = [
             self.center,
             *self.bone_parents,
@@ -267,7 +274,10 @@ def load_layout(name_or_path: str | Path) -> Layout:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SkelactError(f"layout {path}: expected a JSON file, found {error}") from None
-    return Layout.from_dict({"name": path.stem, **values} if isinstance(values, Mapping) else values)
+    try:
+        return Layout.from_dict({"name": path.stem, **values} if isinstance(values, Mapping) else values)
+    except SkelactError as error:
+        raise SkelactError(f"{path}: {error}") from None
 
 
 def convert_layout(

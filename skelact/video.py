@@ -112,7 +112,7 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
         if damage.packets:
             logger.warning("%s: %d damaged packets; %d frames decoded", path, damage.packets, num_frames)
         claimed_s = _claimed_duration(container, stream)
-        if damage.broken or damage.stop_s < EARLY_END * claimed_s - frame_s:
+        if damage.broken or _ends_in_packet(container, path) or damage.stop_s < EARLY_END * claimed_s - frame_s:
             found = f"{num_frames} frames, {time_s + frame_s:.1f} of {claimed_s:.1f} s"
             logger.warning("%s: the file is cut short: %s decoded", path, found)
 
@@ -426,6 +426,12 @@ def _claimed_duration(container: Any, stream: Any) -> float:
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return float((container.duration or 0) / av.time_base)
+
+
+def _ends_in_packet(container: Any, path: str | Path) -> bool:
+    """Whether an MPEG transport stream, which claims no duration, stops within one of its packets."""
+    sizes = (188, 192, 204)  # plain, with a time (m2ts), with error correction
+    return container.format.name == "mpegts" and all(Path(path).stat().st_size % size for size in sizes)
 
 
 def _fps(stream: Any) -> float:

@@ -18,6 +18,7 @@ def load_ultralytics() -> ModuleType:
     import torch  # first: ultralytics sets OMP_NUM_THREADS=1, which torch would read when it is imported
 
     os.environ["ULTRALYTICS_SAFE_LOAD"] = "1"
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not importable: no usage data
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("YOLO_VERBOSE", "false")
     saved = {name: os.environ.get(name) for name in ("YOLO_OFFLINE", "OMP_NUM_THREADS")}
