@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from skelact.converters import convert
     from skelact.dataset_report import inspect_dataset
     from skelact.extract import extract_poses
+    from skelact.fusing import fuse
     from skelact.merging import merge
     from skelact.pipeline import predict
+    from skelact.testing import test
     from skelact.training import train
 
 __version__ = "0.1.0"
@@ -23,12 +25,14 @@ __all__ = [
     "__version__",
     "convert",
     "extract_poses",
+    "fuse",
     "inspect_checkpoint",
     "inspect_dataset",
     "load_checkpoint",
     "merge",
     "predict",
     "save_checkpoint",
+    "test",
     "train",
 ]
 
@@ -40,8 +44,10 @@ _LAZY = {
     "inspect_dataset": "skelact.dataset_report",
     "merge": "skelact.merging",
     "extract_poses": "skelact.extract",
+    "fuse": "skelact.fusing",
     "load_checkpoint": "skelact.checkpoint",
     "save_checkpoint": "skelact.checkpoint",
+    "test": "skelact.testing",
     "train": "skelact.training",
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from skelact.annotations import Annotation
+from skelact.calibration import temperature_of, threshold_of
 from skelact.checkpoint import Checkpoint, load_checkpoint
 from skelact.clips import ClipSettings, check_keypoint, prepare_clips
 from skelact.errors import SkelactError
@@ -28,12 +29,19 @@ ASPECT_RATIO_TOLERANCE = 1.25
 
 @dataclass(frozen=True)
 class Member:
-    """One network of a fusion: its name, what it is, and the weight of its scores."""
+    """One network of a fusion: its name, what it is, and the weight of its scores.
+
+    Attributes:
+        temperature: that its logits are divided by; 1 where its checkpoint is not calibrated.
+        unknown_below: the best score below which its answer is ``unknown``; None where that is not known.
+    """
 
     name: str
     path: Path
     checkpoint: Checkpoint
     weight: float
+    temperature: float = 1.0
+    unknown_below: float | None = None
 
 
 class Classifier:
@@ -62,20 +70,15 @@ class Classifier:
         device: str | None = None,
         progress: bool = True,
     ) -> None:
-        if fusion_weights is not None and len(fusion_weights) != len(models):
-            raise SkelactError(f"fusion weights: expected {len(models)}, one a model, found {len(fusion_weights)}")
-        if fusion_weights is not None and not (min(fusion_weights) >= 0 and 0 < sum(fusion_weights) < math.inf):
-            raise SkelactError(
-                f"fusion weights: expected positive numbers, found {', '.join(map(str, fusion_weights))}"
-            )
+        weights = checked_fusion_weights(fusion_weights, len(models), "model")
         self.members = tuple(
-            Member(
+            _member(
                 found.published.name if found.published else str(name),
                 found.path,
                 _load_member(found.path, found.published, stream, layout, class_names),
                 found.weight * weight,
             )
-            for name, weight in zip(models, fusion_weights or [1.0] * len(models), strict=True)
+            for name, weight in zip(models, weights, strict=True)
             for found in resolve(name, progress)
         )
         self.class_names = self.members[0].checkpoint.class_names
@@ -87,7 +90,7 @@ class Classifier:
                 )
         self.scored = _class_indices(self.class_names, classes)
         self.device = choose_device(device)
-        self._networks = [member.checkpoint.build().to(self.device) for member in self.members]
+        self.networks = [member.checkpoint.build().to(self.device) for member in self.members]
 
     @property
     def scored_names(self) -> tuple[str, ...]:
@@ -98,6 +101,17 @@ class Classifier:
     def num_person(self) -> int:
         """Slots of the network that takes most."""
         return max(member.checkpoint.clips.num_person for member in self.members)
+
+    @property
+    def unknown_below(self) -> float | None:
+        """The best score below which the answer is ``unknown``: the smallest of the networks' thresholds.
+
+        None if one of them has none, and if only some classes are scored: it was measured on the scores of all.
+        """
+        thresholds = [member.unknown_below for member in self.members]
+        if None in thresholds or len(self.scored) < len(self.class_names):
+            return None
+        return min(threshold for threshold in thresholds if threshold is not None)
 
     def scores(
         self, keypoint: Array, keypoint_score: Array | None, img_shape: tuple[int, int] | None, num_clips: int
@@ -113,11 +127,11 @@ class Classifier:
         import torch
 
         total = np.zeros(len(self.scored))
-        for member, network in zip(self.members, self._networks, strict=True):
+        for member, network in zip(self.members, self.networks, strict=True):
             clips = prepare_clips(keypoint, keypoint_score, img_shape, member.checkpoint.clips, num_clips)
             with torch.inference_mode():
                 logits = network(torch.from_numpy(clips).to(self.device))[:, self.scored]
-                softmax = logits.double().softmax(dim=1).mean(dim=0).cpu().numpy()
+                softmax = (logits.double() / member.temperature).softmax(dim=1).mean(dim=0).cpu().numpy()
             if not np.isfinite(softmax).all():
                 raise SkelactError(f"{member.name}: its scores are no numbers: the weights or the poses are damaged")
             total += member.weight * softmax
@@ -170,10 +184,26 @@ class Classifier:
                 "layout": member.checkpoint.clips.layout.name,
                 "num_classes": len(self.class_names),
                 "fusion_weight": member.weight,
+                "temperature": member.temperature,
                 "provenance": member.checkpoint.provenance,
             }
             for member in self.members
         ]
+
+
+def checked_fusion_weights(weights: Sequence[float] | None, count: int, what: str) -> list[float]:
+    """The weights of so many models or dumps; equal ones for None.
+
+    Raises:
+        SkelactError: there are more or fewer, or they are no weights.
+    """
+    if weights is None:
+        return [1.0] * count
+    if len(weights) != count:
+        raise SkelactError(f"fusion weights: expected {count}, one a {what}, found {len(weights)}")
+    if not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
+        raise SkelactError(f"fusion weights: expected positive numbers, found {', '.join(map(str, weights))}")
+    return list(weights)
 
 
 def check_takes_video(name: str, clips: ClipSettings) -> None:
@@ -188,6 +218,14 @@ def check_takes_video(name: str, clips: ClipSettings) -> None:
             f"{name} takes layout {clips.layout.name!r} ({clips.layout.num_joints} joints), but the pose model gives "
             f"{COCO.num_joints} COCO keypoints; take a model for layout 'coco' or predict on a pickle of its layout"
         )
+
+
+def _member(name: str, path: Path, checkpoint: Checkpoint, weight: float) -> Member:
+    try:
+        temperature, threshold = temperature_of(checkpoint.metrics), threshold_of(checkpoint.metrics)
+    except SkelactError as error:
+        raise SkelactError(f"{name}: {error}") from None
+    return Member(name, path, checkpoint, weight, temperature, threshold)
 
 
 def _load_member(

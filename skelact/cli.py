@@ -15,6 +15,7 @@ import click
 from skelact import __version__
 from skelact.cli_convert import convert
 from skelact.cli_data import dataset_info, is_dataset, merge
+from skelact.cli_evaluate import fuse, numbers, test
 from skelact.cli_extract import extract_poses
 from skelact.cli_train import train
 from skelact.cli_weights import weights
@@ -65,17 +66,22 @@ main.add_command(weights)
 main.add_command(convert)
 main.add_command(extract_poses)
 main.add_command(train)
+main.add_command(test)
+main.add_command(fuse)
 main.add_command(merge)
 
 
-def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
-    """``2,1,2,1`` as numbers."""
-    if value is None:
-        return None
+def _unknown_below(context: click.Context, parameter: click.Parameter, value: str) -> float | str | None:
+    """``auto``, ``off`` (None) or a score."""
+    if value in ("auto", "off"):
+        return value if value == "auto" else None
     try:
-        return [float(part) for part in value.split(",")]
+        score = float(value)
     except ValueError:
-        raise click.BadParameter(f"expected numbers such as 2,1,2,1, found {value!r}") from None
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise click.BadParameter(f"expected a score in [0, 1], auto or off, found {value!r}")
+    return score
 
 
 @main.command()
@@ -87,7 +93,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
     metavar="NAME|PATH",
     help="Zoo name or checkpoint (skelact's, mmaction2's, PYSKL's); several are fused. Default: ntu60-2d-joint.",
 )
-@click.option("--fusion-weights", callback=_numbers, metavar="W,W,...", help="One for each --model, such as 2,1,2,1.")
+@click.option("--fusion-weights", callback=numbers, metavar="W,W,...", help="One for each --model, such as 2,1,2,1.")
 @click.option(
     "--pose-model",
     default="yolo26n-pose.pt",
@@ -110,6 +116,14 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
     default="10",
     show_default=True,
     help="10 is more accurate, 1 faster.",
+)
+@click.option(
+    "--unknown-below",
+    default="auto",
+    show_default=True,
+    callback=_unknown_below,
+    metavar="SCORE|auto|off",
+    help="Answer unknown where the best score is lower; auto is the model's own threshold, if it has one.",
 )
 @click.option(
     "--classes",
@@ -236,6 +250,8 @@ def _print_result(result: SourceResult, out: Any) -> None:
     for prediction in result.predictions:
         who = ", ".join(str(track_id) for track_id in prediction.track_ids)
         click.echo(f"  {prediction.start_s:.2f}-{prediction.stop_s:.2f} s, person {who}", file=out)
+        if prediction.class_name not in [name for name, _ in prediction.top_k]:
+            click.echo(f"           {prediction.class_name}: no class is likely enough", file=out)
         for name, score in prediction.top_k:
             click.echo(f"  {score:7.1%}  {name}", file=out)
 

@@ -1,7 +1,8 @@
 """From keypoints to the network's input: normalise, make the stream, sample frames, pad persons.
 
-Training, testing and predicting all come through here, so that they can't disagree. The steps and their order are
-those of PYSKL (arXiv 2205.09443) and mmaction2. Shapes: M persons, T frames, V joints, C channels.
+Training, testing and predicting all come through here, so that they can't disagree. The published normaliser and
+sampling, their steps and their order, are those of PYSKL (arXiv 2205.09443) and mmaction2; ``body`` and
+``interpolate`` are skelact's own. Shapes: M persons, T frames, V joints, C channels.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from skelact.skeleton import Layout
 from skelact.structures import Array, Track
 
 STREAMS = ("joint", "bone", "joint-motion", "bone-motion")
+NORMALISERS = ("published", "body")
+SAMPLINGS = ("uniform", "interpolate")
+TEST_SPAN = 0.9  # share of the sample in each of several interpolated test clips
 # Test clips are random but always the same: the field seeds NumPy's legacy generator with this for each sample.
 TEST_SEED = 255
 
@@ -31,6 +35,10 @@ class ClipSettings:
         with_score: whether the keypoint score is a channel of its own after x and y.
         clip_len: frames in a clip.
         num_person: M, the slots for persons.
+        normaliser: ``published``, by the picture (2D) or the first person's spine (3D), or ``body``, by where people
+            are and how large, so that neither the camera's place nor its zoom nor the picture's size counts.
+        sampling: ``uniform``, whole frames, where short samples are wrapped, or ``interpolate``, evenly spaced times,
+            where short samples are stretched.
     """
 
     layout: Layout
@@ -39,10 +47,13 @@ class ClipSettings:
     with_score: bool = True
     clip_len: int = 100
     num_person: int = 2
+    normaliser: str = "published"
+    sampling: str = "uniform"
 
     def __post_init__(self) -> None:
-        if self.stream not in STREAMS:
-            raise SkelactError(f"stream: expected one of {', '.join(STREAMS)}, found {self.stream!r}")
+        for name, known in (("stream", STREAMS), ("normaliser", NORMALISERS), ("sampling", SAMPLINGS)):
+            if getattr(self, name) not in known:
+                raise SkelactError(f"{name}: expected one of {', '.join(known)}, found {getattr(self, name)!r}")
         if self.dims not in (2, 3):
             raise SkelactError(f"keypoint dimensions: expected 2 or 3, found {self.dims}")
         if self.clip_len < 1 or self.num_person < 1:
@@ -79,10 +90,14 @@ def prepare_clips(
         SkelactError: the keypoints are of another layout or dimension, or empty.
     """
     check_keypoint(keypoint, settings)
-    keypoint = stream_features(*normalise(keypoint, keypoint_score, img_shape, settings), settings)
+    keypoint, score = normalise(keypoint, keypoint_score, img_shape, settings)
     num_frames = keypoint.shape[1]
-    frame_inds = test_frame_inds(num_frames, settings.clip_len, num_clips)
-    return gather(keypoint, frame_inds, settings)
+    if settings.sampling == "interpolate":
+        times = test_times(num_frames, settings.clip_len, num_clips)
+        clips = [stream_features(*resample(keypoint, score, each), settings) for each in times]
+        return np.concatenate([gather(clip, np.arange(settings.clip_len)[None], settings) for clip in clips])
+    features = stream_features(keypoint, score, settings)
+    return gather(features, test_frame_inds(num_frames, settings.clip_len, num_clips), settings)
 
 
 def check_keypoint(keypoint: Array, settings: ClipSettings) -> None:
@@ -108,8 +123,13 @@ def check_shape(shape: tuple[int, ...], settings: ClipSettings) -> None:
 def normalise(
     keypoint: Array, keypoint_score: Array | None, img_shape: tuple[int, int] | None, settings: ClipSettings
 ) -> tuple[Array, Array | None]:
-    """Bring keypoints (M, T, V, C) to the frame of reference that the published models know, as float32."""
+    """Bring keypoints (M, T, V, C) to the frame of reference that the network knows, as float32."""
     keypoint = np.asarray(keypoint, np.float32)
+    if settings.normaliser == "body":
+        if settings.dims == 3:
+            return normalise_body(keypoint, None), None
+        score = known_joints(keypoint, None) if keypoint_score is None else keypoint_score
+        return normalise_body(keypoint, score), np.asarray(score, np.float32)
     if settings.dims == 3:
         return normalise_3d(keypoint), None
     score = np.ones(keypoint.shape[:3], np.float32) if keypoint_score is None else keypoint_score
@@ -121,6 +141,38 @@ def normalise_2d(keypoint: Array, img_shape: tuple[int, int]) -> Array:
     height, width = img_shape
     half = np.array([width / 2, height / 2], np.float32)
     return (keypoint - half) / half
+
+
+def normalise_body(keypoint: Array, keypoint_score: Array | None) -> Array:
+    """Centre a sample between its people and scale it to their size; joints that are not known become 0.
+
+    A person's place in a frame is the mean of the known joints, the size their root mean square distance from it. The
+    origin is the mean over persons of the median place over time, the unit twice the median size, which is about half
+    a standing person's height. Movement over time and the distance of two people from each other stay.
+
+    Args:
+        keypoint: (M, T, V, C) float32.
+        keypoint_score: (M, T, V); where it is 0 a joint is not known. Without it, where the coordinates are 0.
+    """
+    known = known_joints(keypoint, keypoint_score)
+    count = known.sum(-1)  # (M, T)
+    place = (keypoint * known[..., None]).sum(2) / np.maximum(count, 1)[..., None]
+    square = (((keypoint - place[:, :, None]) ** 2).sum(-1) * known).sum(-1)
+    size = np.sqrt(square / np.maximum(count, 1))
+    seen = count > keypoint.shape[2] / 2
+    if not (seen & (size > 0)).any():
+        seen = count > 0
+    persons = [m for m in range(len(keypoint)) if seen[m].any()]
+    if not persons:
+        return np.zeros_like(keypoint)
+    origin = np.mean([np.median(place[m, seen[m]], axis=0) for m in persons], axis=0)
+    unit = 2 * max(np.median(size[seen]), 1e-6)
+    return ((keypoint - origin) / unit * known[..., None]).astype(np.float32)
+
+
+def known_joints(keypoint: Array, keypoint_score: Array | None) -> Array:
+    """Which joints (M, T, V) were seen: those with a score or, without scores, those that are not at zero."""
+    return np.any(keypoint != 0, axis=-1) if keypoint_score is None else np.greater(keypoint_score, 0)
 
 
 def normalise_3d(keypoint: Array) -> Array:
@@ -222,6 +274,57 @@ def _uniform_frame_inds(num_frames: int, clip_len: int, start: int, draw: np.ran
         return np.arange(clip_len) + np.cumsum(skips)[:-1]
     borders = np.arange(clip_len + 1) * num_frames // clip_len
     return borders[:-1] + draw.randint(np.diff(borders))
+
+
+# --- interpolated sampling ---------------------------------------------------------------------------------------
+
+
+def test_times(num_frames: int, clip_len: int, num_clips: int) -> Array:
+    """Times in frames (num_clips, clip_len): all of the sample once, or several overlapping spans of most of it."""
+    span = 1.0 if num_clips == 1 else TEST_SPAN
+    starts = np.linspace(0, 1 - span, num_clips)
+    return np.stack([_spaced(num_frames, clip_len, start, span) for start in starts])
+
+
+test_times.__test__ = False  # type: ignore[attr-defined]
+
+
+def train_times(num_frames: int, clip_len: int, rng: np.random.Generator, min_span: float = 1.0) -> Array:
+    """Times in frames (clip_len,) of one span of the sample, of random length and place."""
+    span = rng.uniform(min_span, 1)
+    return _spaced(num_frames, clip_len, rng.uniform(0, 1 - span), span)
+
+
+def _spaced(num_frames: int, clip_len: int, start: float, span: float) -> Array:
+    return (start + span * np.linspace(0, 1, clip_len)) * (num_frames - 1)
+
+
+def resample(keypoint: Array, keypoint_score: Array | None, times: Array) -> tuple[Array, Array | None]:
+    """Poses between frames, by linear interpolation; where one of the two is not known, the other.
+
+    Args:
+        keypoint, keypoint_score: (M, T, V, C) and (M, T, V).
+        times: (T',) in frames, from 0 to T - 1.
+
+    Returns:
+        (M, T', V, C) and (M, T', V).
+    """
+    before = np.floor(times).astype(int)
+    after = np.minimum(before + 1, keypoint.shape[1] - 1)
+    part = (times - before).astype(np.float32)[:, None]
+    known = known_joints(keypoint, keypoint_score)
+    weight_before, weight_after = (1 - part) * known[:, before], part * known[:, after]
+    total = weight_before + weight_after
+    weight_before, weight_after = (
+        np.divide(weight, total, out=np.zeros_like(total), where=total > 0) for weight in (weight_before, weight_after)
+    )
+    between = keypoint[:, before] * weight_before[..., None] + keypoint[:, after] * weight_after[..., None]
+    if keypoint_score is None:
+        return between, None
+    return between, keypoint_score[:, before] * weight_before + keypoint_score[:, after] * weight_after
+
+
+# --- slots -------------------------------------------------------------------------------------------------------
 
 
 def gather(keypoint: Array, frame_inds: Array, settings: ClipSettings) -> Array:

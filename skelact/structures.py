@@ -126,7 +126,7 @@ class Prediction:
     Attributes:
         start_s, stop_s: seconds from the first frame.
         track_ids: of the persons in the clip, by slot.
-        class_name, score: the best class.
+        class_name, score: the best class and its score; ``unknown`` in its place where that is too low.
         top_k: (class name, score), best first.
         scores: (num_classes,) in [0, 1], sum 1, in the order of ``class_names``.
         class_names: of the classes that were scored.

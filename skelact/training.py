@@ -1,76 +1,91 @@
-"""One visible training loop: the recipe that ST-GCN++ was published with (arXiv 2205.09443), from a pose dataset."""
+"""One visible training loop: from a pose dataset to a classifier."""
 
 from __future__ import annotations
 
-import csv
-import json
+import copy
+import logging
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler, Subset
 from tqdm import tqdm
 
 import skelact
-from skelact.annotations import AnnotationSet, dataset_content_hash, open_annotations
-from skelact.checkpoint import Checkpoint, save_checkpoint
-from skelact.clips import ClipSettings
+from skelact.annotations import AnnotationSet, open_annotations
+from skelact.calibration import calibrate
+from skelact.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from skelact.clips import STREAMS, ClipSettings
 from skelact.dataset import ClipDataset, samples_of
 from skelact.errors import SkelactError
-from skelact.evaluate import accuracy, score_samples
-from skelact.files import atomic_path
-from skelact.model import STGCNPP, ModelSettings
-from skelact.pose import choose_device
+from skelact.evaluate import score_samples
+from skelact.files import sha256_of
+from skelact.metrics import accuracy, report
+from skelact.model import PUBLISHED_CHANNELS, STGCNPP, ModelSettings
+from skelact.parallel import Processes, processes
+from skelact.plots import plot_confusion
+from skelact.recipes import EPOCH_CLIPS, PUBLISHED_BATCH_SIZE, TrainSettings
+from skelact.run_folder import LOG_FIELDS, RunFolder, load_state
 from skelact.skeleton import Layout, load_layout
+from skelact.structures import Array
+from skelact.weights import resolve
 
-PUBLISHED_BATCH_SIZE = 128  # the one that a learning rate of 0.1 stands for
-LOG_FIELDS = ("epoch", "lr", "loss", "train_top1", "val_top1")
+logger = logging.getLogger("skelact")
 
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """All that a run depends on besides its data.
-
-    Attributes:
-        stream: one of ``clips.STREAMS``.
-        epochs: the learning rate falls to 0 over them.
-        repeat: passes over the training split in an epoch.
-        batch_size, lr: of a step; with ``auto_scale_lr`` the rate stands for a batch of 128 and is scaled to this one.
-        momentum, weight_decay: of SGD with Nesterov's momentum.
-        clip_len, num_person: of a clip.
-        split, val_split: names in the dataset; no ``val_split``: the last epoch is the best.
-        seed: of weights and clips.
-    """
-
-    stream: str = "joint"
-    epochs: int = 16
-    repeat: int = 5
-    batch_size: int = 16
-    lr: float = 0.1
-    auto_scale_lr: bool = True
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    clip_len: int = 100
-    num_person: int = 2
-    split: str | None = None
-    val_split: str | None = None
-    seed: int = 0
+# Scores of the streams are fused with these weights, as published.
+TWO_STREAM = {"joint": 1.0, "bone": 1.0}
+FOUR_STREAM = {"joint": 2.0, "joint-motion": 1.0, "bone": 2.0, "bone-motion": 1.0}
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """Where a run's best and last checkpoints lie, and what they reach on the validation split (None without one)."""
+    """Where a run's best and last checkpoints lie, and what the best reaches on the validation split, if there is one.
+
+    Attributes:
+        best, last: safetensors.
+        val_top1: None without a validation split.
+        val_scores: (N, num_classes) with one clip a sample; None without.
+        val_labels: (N,).
+    """
 
     best: Path
     last: Path
-    val_top1: float | None
+    val_top1: float | None = None
+    val_scores: Array | None = None
+    val_labels: Array | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A dataset, read as a run needs it.
+
+    Attributes:
+        clips, model: shapes of the input and the network.
+        class_names: one for each label.
+        training, validation: clips of the splits; no validation split: None.
+        split, val_split: their names.
+        init: the checkpoint to start from.
+        all_labels: of every sample of the dataset.
+    """
+
+    clips: ClipSettings
+    model: ModelSettings
+    class_names: tuple[str, ...]
+    training: ClipDataset
+    validation: ClipDataset | None
+    split: str | None
+    val_split: str | None
+    init: Checkpoint | None
+    all_labels: tuple[int | None, ...]
+
+    def labels(self, data: ClipDataset) -> Array:
+        """(N,) labels of a split's samples."""
+        return np.array([self.all_labels[k] for k in data.indices])
 
 
 def train(
@@ -79,22 +94,24 @@ def train(
     settings: TrainSettings | None = None,
     *,
     layout: Layout | None = None,
+    init: str | Path | None = None,
     device: str | None = None,
     workers: int = 0,
     resume: bool = False,
     progress: bool = True,
     command: Sequence[str] = (),
 ) -> TrainReport:
-    """Train a classifier.
+    """Train a classifier. Under torchrun, all its processes train it together.
 
     Args:
         data: annotation pickle with labels.
-        out: work folder; gets ``config.json``, ``log.csv``, ``best.safetensors``, ``last.safetensors`` and, to go on
-            from, ``state.safetensors``.
+        out: work folder; gets ``config.json``, ``log.csv``, ``curves.png``, ``confusion.png``, ``best.safetensors``,
+            ``last.safetensors`` and, to go on from, ``state.safetensors``.
         settings: of the run.
         layout: of the joints; None takes what the dataset tells.
+        init: zoo name or checkpoint to start from; its head is replaced where the classes differ.
         device: None chooses.
-        workers: processes that prepare clips.
+        workers: processes that prepare clips, for each that trains.
         resume: go on from the folder's state; the result is that of an unbroken run.
         progress: a bar on stderr.
         command: the command line, for the provenance.
@@ -103,117 +120,138 @@ def train(
         SkelactError: the data don't train, the folder holds another run, or the loss is no number.
     """
     settings = settings or TrainSettings()
-    out = Path(out)
     dataset = open_annotations(data)
-    clips = _clip_settings(dataset, settings, layout)
+    with processes(device) as here, _determinism(settings.deterministic):
+        job = _job(dataset, settings, layout, init)
+        config = {
+            **asdict(settings),
+            "split": job.split,
+            "val_split": job.val_split,
+            "repeat": job.training.repeat,
+            "data": Path(data).name,
+            "data_sha256": sha256_of(data),
+            "clips": {**asdict(job.clips), "layout": job.clips.layout.name},
+            "class_names": job.class_names,
+            "init": None if init is None else str(init),
+            "processes": here.count,
+        }
+        folder = RunFolder(Path(out), config, resume) if here.main else None
+        here.wait()  # for the folder
+        provenance = {
+            "skelact": skelact.__version__,
+            "torch": torch.__version__,
+            "command": list(command),
+            "train": config,
+            **{key: value for key, value in dataset.provenance.items() if key.startswith("pose_model")},
+        }
+        return _Run(job, settings, Path(out), folder, here, provenance, workers, progress).go(resume)
+
+
+def train_streams(
+    data: str | Path, out: str | Path, settings: TrainSettings | None = None, **options: Any
+) -> tuple[dict[str, TrainReport], dict[str, float]]:
+    """Train the four streams one after another, each in a folder of its name.
+
+    Args:
+        data, out, settings, options: as for ``train``; with ``resume``, streams that are done stay as they are.
+
+    Returns:
+        A report for each stream, and the top-1 on the validation split of the streams and of their ``two-stream`` and
+        ``four-stream`` fusion, one clip a sample.
+    """
+    settings = settings or TrainSettings()
+    reports = {
+        stream: train(data, Path(out) / stream, replace(settings, stream=stream), **options) for stream in STREAMS
+    }
+    top1: dict[str, float] = {}
+    labels = reports["joint"].val_labels
+    scores = {stream: report.val_scores for stream, report in reports.items() if report.val_scores is not None}
+    if labels is not None:
+        top1 = {stream: accuracy(each, labels) for stream, each in scores.items()}
+        for name, weights in (("two-stream", TWO_STREAM), ("four-stream", FOUR_STREAM)):
+            fused = np.sum([weight * scores[stream] for stream, weight in weights.items()], axis=0)
+            top1[name] = accuracy(fused, labels)
+    return reports, top1
+
+
+# --- what is trained on what -------------------------------------------------------------------------------------
+
+
+def _job(dataset: AnnotationSet, settings: TrainSettings, layout: Layout | None, init: str | Path | None) -> Job:
+    start = None if init is None else _start(init, settings)
+    clips = _clip_settings(dataset, settings, layout, start)
     split = settings.split or next((name for name in ("train", "xsub_train") if name in dataset.split), None)
-    val_split = settings.val_split or _val_split(dataset, split)
+    val_split = settings.val_split or validation_split(dataset, split)
+    val_split = None if val_split == "none" and "none" not in dataset.split else val_split
+    indices = samples_of(dataset, split, clips)
     training = ClipDataset(
         dataset.annotations,
-        samples_of(dataset, split, clips),
+        indices,
         clips,
         train=True,
-        repeat=settings.repeat,
+        repeat=settings.repeat or math.ceil(EPOCH_CLIPS / len(indices)),
         seed=settings.seed,
+        augmentations=settings.augmentations,
     )
     validation = None
     if val_split:
         validation = ClipDataset(dataset.annotations, samples_of(dataset, val_split, clips), clips, train=False)
-    headers = dataset.headers()
-    labels = np.array([headers[k].label for k in training.indices])
+    all_labels = tuple(header.label for header in dataset.headers())
+    labels = np.array([all_labels[k] for k in indices])
     class_names = dataset.class_names or tuple(f"class_{k}" for k in range(int(labels.max()) + 1))
     if labels.min() < 0 or labels.max() >= len(class_names):
-        raise SkelactError(
-            f"{data}: expected labels in 0..{len(class_names) - 1}, found {labels.min()}..{labels.max()}"
-        )
-    config = {
-        **asdict(settings),
-        **{
-            "split": split,
-            "val_split": val_split,
-            "data": Path(data).name,
-            "data_sha256": dataset_content_hash(dataset),
-        },
-        **{"class_names": class_names, "layout": clips.layout.name},
-    }
-    _check_folder(out, config, resume)
-
-    device = choose_device(device)
-    torch.manual_seed(settings.seed)
-    model = ModelSettings(clips.in_channels, clips.layout.num_joints, len(class_names))
-    network = STGCNPP(model, clips.layout.adjacency()).to(device)
-    scale = settings.batch_size / PUBLISHED_BATCH_SIZE if settings.auto_scale_lr else 1.0
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=settings.lr * scale,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=True,
+        raise SkelactError(f"expected labels in 0..{len(class_names) - 1}, found {labels.min()}..{labels.max()}")
+    model = ModelSettings(
+        clips.in_channels,
+        clips.layout.num_joints,
+        len(class_names),
+        tuple(width * settings.width // PUBLISHED_CHANNELS[0] for width in PUBLISHED_CHANNELS),
     )
-    start, best = 0, -1.0
-    log: list[dict[str, Any]] = []
-    if resume and (out / "state.safetensors").exists():
-        start, best, log = _load_state(out, network, optimizer)
-    steps = math.ceil(len(training) / settings.batch_size)
-    provenance = {
-        **{"skelact": skelact.__version__, "torch": torch.__version__, "command": list(command)},
-        **{"train": config, **{k: v for k, v in dataset.provenance.items() if k.startswith("pose_model")}},
-    }
-    loss_of = nn.CrossEntropyLoss()
-    with tqdm(
-        total=settings.epochs * steps, initial=start * steps, unit=" steps", disable=None if progress else True
-    ) as bar:
-        for epoch in range(start, settings.epochs):
-            training.epoch = epoch
-            order = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
-            loader = DataLoader(training, settings.batch_size, shuffle=True, num_workers=workers, generator=order)
-            network.train()
-            losses, right = [], 0
-            for step, (batch, target) in enumerate(loader):
-                done = (epoch * steps + step) / (settings.epochs * steps)
-                lr = settings.lr * scale * (1 + math.cos(math.pi * done)) / 2
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                logits = network(batch.to(device))
-                loss = loss_of(logits, target.to(device))
-                if not torch.isfinite(loss):
-                    raise SkelactError(
-                        f"epoch {epoch}, step {step}: the loss is {loss.item()}; take a smaller --lr. "
-                        f"The weights of the last whole epoch are in {out}"
-                    )
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.item())
-                right += int((logits.argmax(1).cpu() == target).sum())
-                bar.update()
-                bar.set_postfix(epoch=epoch, loss=f"{np.mean(losses[-50:]):.3f}", best=f"{max(best, 0):.3f}")
-            val = None
-            if validation:
-                truth = np.array([headers[k].label for k in validation.indices])
-                val = accuracy(score_samples(network, validation, device, workers=workers), truth)
-            row = (epoch, lr, float(np.mean(losses)), right / len(training), val)
-            log.append(dict(zip(LOG_FIELDS, row, strict=True)))
-            metrics = {"epoch": epoch, **({} if val is None else {"val_top1": val, "val_split": val_split})}
-            checkpoint = Checkpoint(model, clips, class_names, network.state_dict(), provenance, metrics)
-            save_checkpoint(checkpoint, out / "last.safetensors")
-            if val is None or val > best:
-                best = -1.0 if val is None else val
-                save_checkpoint(checkpoint, out / "best.safetensors")
-            _save_state(out, network, optimizer, epoch + 1, best, log)
-            _write_log(out / "log.csv", log)
-    return TrainReport(out / "best.safetensors", out / "last.safetensors", best if validation else None)
+    if start:
+        model = replace(start.model, num_classes=len(class_names))
+    return Job(clips, model, class_names, training, validation, split, val_split, start, all_labels)
 
 
-def _clip_settings(dataset: AnnotationSet, settings: TrainSettings, layout: Layout | None) -> ClipSettings:
+def _start(init: str | Path, settings: TrainSettings) -> Checkpoint:
+    """The checkpoint to start from."""
+    found = resolve(init)
+    if len(found) != 1:
+        raise SkelactError(f"{init}: expected one checkpoint to start from, found {len(found)} that are fused")
+    stream = settings.stream if found[0].published is None else found[0].published.stream
+    checkpoint = load_checkpoint(found[0].path, stream)
+    if checkpoint.clips.stream != settings.stream:
+        raise SkelactError(f"{init}: is for stream {checkpoint.clips.stream!r}; train it with --stream of that name")
+    return checkpoint
+
+
+def _clip_settings(
+    dataset: AnnotationSet, settings: TrainSettings, layout: Layout | None, start: Checkpoint | None
+) -> ClipSettings:
     if layout is None and dataset.layout is None:
         raise SkelactError("the dataset does not tell its joint layout; give it with --layout")
     layout = layout or load_layout(str(dataset.layout))
-    dims = dataset.headers()[0].shape[-1]
-    return ClipSettings(layout, settings.stream, dims, dims == 2, settings.clip_len, settings.num_person)
+    shapes = [header.shape for header in dataset.headers()]
+    dims = shapes[0][-1] if shapes else 2
+    if start and (start.clips.layout.num_joints, start.clips.dims) != (layout.num_joints, dims):
+        raise SkelactError(
+            f"the checkpoint to start from takes layout {start.clips.layout.name!r} in {start.clips.dims}D, the "
+            f"dataset has {layout.name!r} in {dims}D; convert one of them, or train without --init"
+        )
+    length = int(np.median([shape[1] for shape in shapes])) if shapes else 100
+    data = {
+        "clip_len": min(max(length, 32), 100),
+        "num_person": min(max((shape[0] for shape in shapes), default=1), 2),
+        "normaliser": "body" if dims == 2 else "published",
+        "sampling": "interpolate",
+    }
+    if start:
+        data = {name: getattr(start.clips, name) for name in data}
+    asked = {name: getattr(settings, name) for name in data if getattr(settings, name) is not None}
+    with_score = start.clips.with_score if start else dims == 2
+    return ClipSettings(layout, settings.stream, dims, with_score, **{**data, **asked})
 
 
-def _val_split(dataset: AnnotationSet, split: str | None) -> str | None:
+def validation_split(dataset: AnnotationSet, split: str | None) -> str | None:
     """The split that belongs to a training split: ``xsub_val`` to ``xsub_train``, ``val`` or ``test`` to ``train``."""
     if split is None:
         return None
@@ -221,51 +259,292 @@ def _val_split(dataset: AnnotationSet, split: str | None) -> str | None:
     return next((name for name in names if name != split and name in dataset.split), None)
 
 
-def _check_folder(out: Path, config: dict[str, Any], resume: bool) -> None:
-    """Refuse to mix runs."""
-    path = out / "config.json"
-    text = json.dumps(config, indent=2)
-    if path.exists():
-        if not resume:
-            raise SkelactError(f"{out} holds a run already; go on with --resume, or choose another --out")
-        old, new = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
-        differing = [key for key in new if old.get(key) != new[key]]
-        if differing:
-            raise SkelactError(f"{out} holds a run with other settings ({', '.join(differing)}); choose another --out")
-    with atomic_path(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+# --- the loop ----------------------------------------------------------------------------------------------------
 
 
-def _save_state(
-    out: Path, network: nn.Module, optimizer: torch.optim.SGD, epoch: int, best: float, log: list[dict[str, Any]]
-) -> None:
-    """What going on needs: weights, momenta, the next epoch."""
-    tensors: dict[str, Tensor] = {f"weights.{name}": tensor for name, tensor in network.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"]
-    meta = {"epoch": str(epoch), "best": repr(best), "log": json.dumps(log)}
-    with atomic_path(out / "state.safetensors") as part:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, meta)
+class _Run:
+    """One network's training, in one of the processes that share it."""
+
+    def __init__(
+        self,
+        job: Job,
+        settings: TrainSettings,
+        out: Path,
+        folder: RunFolder | None,
+        here: Processes,
+        provenance: dict[str, Any],
+        workers: int,
+        progress: bool,
+    ) -> None:
+        self.job, self.settings, self.out, self.folder = job, settings, out, folder
+        self.here, self.provenance, self.workers = here, provenance, workers
+        self.progress = progress and here.main
+        torch.manual_seed(settings.seed)
+        self.network = _network(job).to(here.device)
+        if settings.freeze:
+            self.network.backbone.requires_grad_(False)
+        self.average = Average(self.network, settings.ema) if settings.ema else None
+        self.scale = settings.batch_size / PUBLISHED_BATCH_SIZE if settings.auto_scale_lr else 1.0
+        self.optimizer = torch.optim.SGD(
+            [parameter for parameter in self.network.parameters() if parameter.requires_grad],
+            lr=settings.lr * self.scale,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=True,
+        )
+        weight = None
+        if settings.balance:
+            counts = np.bincount(job.labels(job.training), minlength=len(job.class_names))
+            weight = torch.tensor(counts.sum() / np.maximum(counts, 1) / len(counts), dtype=torch.float32)
+        self.loss = nn.CrossEntropyLoss(weight, label_smoothing=settings.label_smoothing).to(here.device)
+        self.log: list[dict[str, Any]] = []
+        self.best = -1.0
+
+    def go(self, resume: bool) -> TrainReport:
+        """Train to the end."""
+        settings, here, job = self.settings, self.here, self.job
+        start = self._resume() if resume else 0
+        order = EpochSampler(len(job.training), settings.seed, here.rank, here.count)
+        local_size = math.ceil(settings.batch_size / here.count)
+        loader = DataLoader(
+            job.training,
+            local_size,
+            sampler=order,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=here.device.startswith("cuda"),
+        )
+        network: nn.Module = torch.compile(self.network) if settings.compile else self.network  # type: ignore[assignment]
+        network = here.share(network)
+        half = torch.bfloat16 if "cuda" not in here.device or torch.cuda.is_bf16_supported() else torch.float16
+        scaler = torch.amp.GradScaler(enabled=settings.amp and half == torch.float16)
+        clips = len(order) * here.count
+        with tqdm(
+            total=settings.epochs * clips,
+            initial=start * clips,
+            unit=" clips",
+            disable=None if self.progress else True,
+        ) as bar:
+            for epoch in range(start, settings.epochs):
+                order.epoch = epoch
+                torch.manual_seed((settings.seed + 1) * 100_003 + epoch)
+                self.network.train()
+                if settings.freeze:
+                    self.network.backbone.eval()
+                sums = torch.zeros(3, device=here.device)  # of the loss, of right answers, of clips
+                for step, (batch, target) in enumerate(loader):
+                    self._set_rate(epoch + step / len(loader))
+                    target = target.to(here.device, non_blocking=True)
+                    with torch.autocast(here.device.split(":")[0], half, enabled=settings.amp):
+                        logits = network(batch.to(here.device, non_blocking=True))
+                        loss = self.loss(logits.float(), target)
+                    self.optimizer.zero_grad()
+                    scaler.scale(loss).backward()
+                    scaler.step(self.optimizer)
+                    scaler.update()
+                    if self.average:
+                        self.average.update(self.network)
+                    right = (logits.detach().argmax(1) == target).sum()
+                    sums += torch.stack([loss.detach() * len(target), right, torch.full_like(right, len(target))])
+                    bar.update(len(target) * here.count)
+                    if step % 10 == 9 or step == len(loader) - 1:
+                        mean_loss, top1 = self._means(sums, epoch)
+                        bar.set_postfix(epoch=epoch, loss=f"{mean_loss:.3f}", top1=f"{top1:.3f}", best=self._told())
+                self._end_of_epoch(epoch, *self._means(here.total(sums), epoch))
+        return self._finish()
+
+    def _set_rate(self, done: float) -> None:
+        """Half a cosine over the epochs, after a linear rise over the first."""
+        settings = self.settings
+        rise = min(1.0, (done + 1e-3) / settings.warmup_epochs) if settings.warmup_epochs else 1.0
+        lr = settings.lr * self.scale * rise * (1 + math.cos(math.pi * done / settings.epochs)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def _means(self, sums: Tensor, epoch: int) -> tuple[float, float]:
+        """Loss and accuracy so far.
+
+        Raises:
+            SkelactError: the loss is no number; nothing of this epoch has been written.
+        """
+        total, right, clips = sums.tolist()
+        if not math.isfinite(total):
+            raise SkelactError(
+                f"epoch {epoch}: the loss is {total}; take a smaller --lr. "
+                f"The weights of the last whole epoch are in {self.out}"
+            )
+        return total / clips, right / clips
+
+    def _told(self) -> str:
+        return "-" if self.best < 0 else f"{self.best:.3f}"
+
+    def _end_of_epoch(self, epoch: int, loss: float, top1: float) -> None:
+        """Validate, and write all that a break must not lose."""
+        settings, job = self.settings, self.job
+        kept = self.average.network if self.average else self.network
+        self.here.same_buffers(self.network)
+        self.here.same_buffers(kept)
+        last = epoch == settings.epochs - 1
+        scores = None
+        if job.validation and ((epoch + 1) % settings.val_every == 0 or last):
+            scores = self._scores(kept, job.validation)
+        lr = self.optimizer.param_groups[0]["lr"]
+        row = dict(zip(LOG_FIELDS, (epoch, lr, loss, top1, None, None), strict=True))
+        metrics: dict[str, Any] = {"epoch": epoch}
+        if scores is not None and job.validation:
+            labels = job.labels(job.validation)
+            row["val_top1"] = metrics["val_top1"] = accuracy(scores, labels)
+            mean_class = report(scores, labels, job.class_names).mean_class_accuracy
+            metrics |= {"val_split": job.val_split, "val_mean_class": mean_class}
+            row["val_loss"] = float(-np.log(np.maximum(scores[np.arange(len(labels)), labels], 1e-12)).mean())
+        self.log.append(row)
+        better = job.validation is None or (scores is not None and row["val_top1"] > self.best)
+        if better:
+            self.best = row["val_top1"] if scores is not None else -1.0
+        if self.folder:
+            checkpoint = self._checkpoint(kept, metrics)
+            save_checkpoint(checkpoint, self.folder.last)
+            if better:
+                save_checkpoint(checkpoint, self.folder.best)
+            self.folder.save_state(self._tensors(), {"epoch": epoch + 1, "best": self.best, "log": self.log})
+            self.folder.write_log(self.log)
+        self.here.wait()
+
+    def _finish(self) -> TrainReport:
+        """Calibrate the best checkpoint on the validation split, and draw its confusions."""
+        job, best, last = self.job, self.out / "best.safetensors", self.out / "last.safetensors"
+        if job.validation is None:
+            return TrainReport(best, last)
+        checkpoint = load_checkpoint(best)
+        scores = self._scores(checkpoint.build().to(self.here.device), job.validation)
+        labels = job.labels(job.validation)
+        if self.folder:
+            calibration = calibrate(np.log(np.maximum(scores, 1e-12)), labels, str(job.val_split))
+            metrics = {**checkpoint.metrics, "calibration": asdict(calibration)}
+            save_checkpoint(replace(checkpoint, metrics=metrics), best)
+            plot_confusion(
+                report(scores, labels, job.class_names).confusion, job.class_names, self.out / "confusion.png"
+            )
+        self.here.wait()
+        return TrainReport(best, last, accuracy(scores, labels), scores, labels)
+
+    def _scores(self, network: nn.Module, data: ClipDataset) -> Array:
+        """Scores (N, num_classes) of all samples, each scored once, by one of the processes."""
+        mine = range(self.here.rank, len(data), self.here.count)
+        scores = score_samples(network, Subset(data, mine), self.here.device, workers=self.workers)
+        whole = np.zeros((len(data), scores.shape[1]))
+        for rank, part in enumerate(self.here.gather(scores)):
+            whole[rank :: self.here.count] = part
+        return whole
+
+    def _checkpoint(self, network: nn.Module, metrics: dict[str, Any]) -> Checkpoint:
+        job = self.job
+        return Checkpoint(job.model, job.clips, job.class_names, network.state_dict(), self.provenance, metrics)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that changes from step to step."""
+        tensors = {f"weights.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        if self.average:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            if parameter in self.optimizer.state:
+                tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+        return tensors
+
+    def _resume(self) -> int:
+        """Bring back the state of the last whole epoch; the epoch to go on with."""
+        found = load_state(self.out)
+        if found is None:
+            return 0
+        tensors, progress = found
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "momentum": {}}
+        try:
+            for name, tensor in tensors.items():
+                part, _, rest = name.partition(".")
+                parts[part][rest] = tensor
+            self.network.load_state_dict(parts["weights"])
+            if self.average:
+                self.average.network.load_state_dict(parts["average"])
+                self.average.steps = int(progress["epoch"]) * self._steps()
+            for name, parameter in self.network.named_parameters():
+                if name in parts["momentum"]:
+                    self.optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].to(self.here.device)
+            self.log, self.best = list(progress["log"]), float(progress["best"])
+            return int(progress["epoch"])
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise SkelactError(f"{self.out}: its state is damaged ({error}); start anew in another --out") from None
+
+    def _steps(self) -> int:
+        """Of an epoch."""
+        clips = math.ceil(len(self.job.training) / self.here.count)
+        return math.ceil(clips / math.ceil(self.settings.batch_size / self.here.count))
 
 
-def _load_state(out: Path, network: nn.Module, optimizer: torch.optim.SGD) -> tuple[int, float, list[dict[str, Any]]]:
-    from safetensors import safe_open
+class EpochSampler(Sampler[int]):
+    """A new order of the clips for each epoch; every process gets as many of them.
 
-    path = out / "state.safetensors"
-    try:
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            meta = file.metadata()
-        network.load_state_dict({k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")})
-        for name, parameter in network.named_parameters():
-            optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"].to(parameter.device)
-        return int(meta["epoch"]), float(meta["best"]), json.loads(meta["log"])
-    except (SafetensorError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise SkelactError(f"{path}: damaged, cannot go on from it ({error}); start anew in another --out") from None
+    Yields:
+        ``epoch * size + index``, which tells the dataset both, wherever it runs.
+    """
+
+    def __init__(self, size: int, seed: int, rank: int, count: int) -> None:
+        self.size, self.seed, self.rank, self.count = size, seed, rank, count
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.size / self.count)
+
+    def __iter__(self) -> Iterator[int]:
+        chance = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        order = torch.randperm(self.size, generator=chance).tolist()
+        order += order[: len(self) * self.count - self.size]
+        return (self.epoch * self.size + k for k in order[self.rank :: self.count])
 
 
-def _write_log(path: Path, log: list[dict[str, Any]]) -> None:
-    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, LOG_FIELDS)
-        table.writeheader()
-        table.writerows(log)
+class Average:
+    """Exponential moving average of a network's weights and statistics; its memory grows with the first steps."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.decay = decay
+        self.steps = 0
+
+    def update(self, network: nn.Module) -> None:
+        """Take a step towards the network."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        pairs = zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)
+        for mine, now in pairs:
+            if mine.is_floating_point():
+                mine.lerp_(now, 1 - decay)
+            else:
+                mine.copy_(now)
+
+
+def _network(job: Job) -> STGCNPP:
+    """New, or with the weights to start from; a head for other classes is new."""
+    network = STGCNPP(job.model, job.clips.layout.adjacency())
+    if job.init:
+        weights = dict(job.init.state_dict)
+        if job.init.class_names != job.class_names:
+            logger.warning(
+                "the head is replaced: %d classes before, %d now", len(job.init.class_names), len(job.class_names)
+            )
+            weights |= {f"cls_head.{name}": tensor for name, tensor in network.cls_head.state_dict().items()}
+        network.load_state_dict(weights)
+    return network
+
+
+class _determinism:  # noqa: N801 (a context manager)
+    """Deterministic operations, within."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+
+    def __enter__(self) -> None:
+        self.before = torch.are_deterministic_algorithms_enabled()
+        if self.wanted:
+            torch.use_deterministic_algorithms(True)
+
+    def __exit__(self, *error: object) -> None:
+        torch.use_deterministic_algorithms(self.before)

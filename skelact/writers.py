@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+import platform
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import skelact
 from skelact.files import atomic_path
 from skelact.structures import PredictionSet, SourceResult
 
 SCHEMA_VERSION = 1
-CSV_FIELDS = ("source", "start_s", "stop_s", "track_ids", "rank", "class_name", "score", "error")
+CSV_FIELDS = ("source", "start_s", "stop_s", "track_ids", "rank", "class_name", "score", "error", "answer")
 
 
 def to_json(predictions: PredictionSet, command: list[str] | None = None) -> dict[str, Any]:
@@ -93,13 +95,25 @@ def to_csv(predictions: PredictionSet) -> str:
     rows.writerow(CSV_FIELDS)
     for result in predictions.results:
         if result.error is not None:
-            rows.writerow((result.source, "", "", "", "", "", "", result.error))
+            rows.writerow((result.source, "", "", "", "", "", "", result.error, ""))
         for prediction in result.predictions:
             times = f"{prediction.start_s:.3f}", f"{prediction.stop_s:.3f}"
             ids = " ".join(map(str, prediction.track_ids))
             for rank, (name, score) in enumerate(prediction.top_k, start=1):
-                rows.writerow((result.source, *times, ids, rank, name, f"{score:.6f}", ""))
+                rows.writerow((result.source, *times, ids, rank, name, f"{score:.6f}", "", prediction.class_name))
     return text.getvalue()
+
+
+def versions() -> dict[str, str]:
+    """Of what takes part in an answer."""
+    import torch
+
+    return {
+        "skelact": skelact.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
 
 
 def write_text(text: str, path: str) -> None:

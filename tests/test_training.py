@@ -18,9 +18,13 @@ from skelact.annotations import Annotation, AnnotationSet, save_annotations
 from skelact.checkpoint import load_checkpoint
 from skelact.cli import main
 from skelact.errors import SkelactError
-from skelact.training import TrainSettings, train
+from skelact.recipes import RECIPES
+from skelact.run_folder import RunFolder
+from skelact.training import train
 
-TINY = TrainSettings(epochs=3, repeat=2, batch_size=4, clip_len=16, lr=0.2)
+TINY = replace(
+    RECIPES["published"], epochs=3, repeat=2, batch_size=4, clip_len=16, num_person=1, lr=0.2, auto_scale_lr=True
+)
 
 
 @pytest.fixture(autouse=True)
@@ -100,17 +104,17 @@ def test_the_same_seed_gives_the_same_weights(data: Path, tmp_path: Path) -> Non
 
 def test_a_resumed_run_ends_as_an_unbroken_one(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(data, tmp_path / "whole", TINY, progress=False)
-    save_state = training._save_state
+    save_state = RunFolder.save_state
 
-    def power_cut(out: Path, *state: Any) -> None:
-        save_state(out, *state)
-        if state[2] == 2:
+    def power_cut(folder: RunFolder, tensors: Any, progress: dict[str, Any]) -> None:
+        save_state(folder, tensors, progress)
+        if progress["epoch"] == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_save_state", power_cut)
+    monkeypatch.setattr(RunFolder, "save_state", power_cut)
     with pytest.raises(KeyboardInterrupt):
         train(data, tmp_path / "broken", TINY, progress=False)
-    monkeypatch.setattr(training, "_save_state", save_state)
+    monkeypatch.setattr(RunFolder, "save_state", save_state)
     train(data, tmp_path / "broken", TINY, resume=True, progress=False)
     for name in ("best", "last"):
         assert equal(tmp_path / "whole" / f"{name}.safetensors", tmp_path / "broken" / f"{name}.safetensors")

@@ -1,0 +1,85 @@
+"""Random changes to training clips that leave the action as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from skelact.clips import known_joints
+from skelact.skeleton import Layout
+from skelact.structures import Array
+
+AUGMENTATIONS = {
+    "crop": "a part of the sample, 70 to 100 % of its time (with --sampling interpolate)",
+    "flip": "half of the clips mirrored, left and right joints changed over",
+    "rotate": "by up to 10 degrees in the picture, about the vertical in 3D",
+    "scale": "width and height by 0.85 to 1.15, each on its own",
+    "shift": "by up to a fifth of a person's height",
+    "noise": "each joint's places by 1 % of a person's height, anew in each frame",
+    "joint-dropout": "a third of the clips lose up to a quarter of their joints",
+    "score-dropout": "a quarter of the clips have every score at 1",
+}
+MIN_SPAN = 0.7
+HEIGHTS = 4.0  # a standing person's height, in root mean square distances of the joints from their mean
+
+
+def augment(
+    keypoint: Array, keypoint_score: Array | None, layout: Layout, chosen: Collection[str], rng: np.random.Generator
+) -> tuple[Array, Array | None]:
+    """Change a normalised clip at random.
+
+    Args:
+        keypoint: (M, T, V, C) float32, about its origin; for C = 3 the third axis points up.
+        keypoint_score: (M, T, V) or None. Joints that are not known stay at 0.
+        layout: tells left from right.
+        chosen: of ``AUGMENTATIONS``.
+        rng: the source of chance.
+    """
+    C = keypoint.shape[-1]
+    known = known_joints(keypoint, keypoint_score)
+    if "flip" in chosen and rng.random() < 0.5:
+        order = flip_order(layout)
+        keypoint, known = keypoint[:, :, order], known[:, :, order]
+        keypoint_score = None if keypoint_score is None else keypoint_score[:, :, order]
+        keypoint = keypoint * np.array([-1] + [1] * (C - 1), np.float32)
+    transform: Array = np.eye(C)
+    if "scale" in chosen:
+        transform = transform * rng.uniform(0.85, 1.15, C)
+    if "rotate" in chosen:
+        angle = np.radians(rng.uniform(-10, 10))
+        rotation: Array = np.eye(C)
+        rotation[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        transform = rotation @ transform
+    keypoint = keypoint @ np.asarray(transform.T, np.float32)
+    if {"shift", "noise"} & set(chosen):
+        height = HEIGHTS * _size(keypoint, known)
+        if "shift" in chosen:
+            keypoint = keypoint + np.asarray(height * rng.uniform(-0.2, 0.2, C), np.float32)
+        if "noise" in chosen:
+            keypoint = keypoint + np.float32(0.01 * height) * rng.standard_normal(keypoint.shape, np.float32)
+    if "joint-dropout" in chosen and rng.random() < 1 / 3:
+        V = layout.num_joints
+        lost = rng.permutation(V)[: rng.integers(1, max(V // 4, 1) + 1)]
+        known = known & ~np.isin(np.arange(V), lost)
+    if keypoint_score is not None:
+        if "score-dropout" in chosen and rng.random() < 0.25:
+            keypoint_score = np.ones_like(keypoint_score)
+        keypoint_score = keypoint_score * known
+    return keypoint * known[..., None], keypoint_score
+
+
+def flip_order(layout: Layout) -> Array:
+    """(V,) joint indices with left and right changed over."""
+    order = np.arange(layout.num_joints)
+    for left, right in layout.flip_pairs:
+        order[left], order[right] = right, left
+    return order
+
+
+def _size(keypoint: Array, known: Array) -> float:
+    """Root mean square distance of the known joints from their frame's mean, over the clip."""
+    count = np.maximum(known.sum(-1), 1)[..., None]
+    place = (keypoint * known[..., None]).sum(2) / count
+    square = ((keypoint - place[:, :, None]) ** 2).sum(-1)[known]
+    return float(np.sqrt(square.mean())) if square.size else 0.0

@@ -1,0 +1,161 @@
+"""Scores that mean what they say: the temperature of a network's logits, and when to answer ``unknown``.
+
+Both are fitted on validation samples and kept in the checkpoint, under ``metrics["calibration"]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skelact.errors import SkelactError
+from skelact.metrics import check_scores, softmax
+from skelact.structures import Array
+
+UNKNOWN = "unknown"  # the answer where no class is likely enough
+KEPT = 0.95  # of the right answers; the threshold may turn the others into ``unknown``
+TEMPERATURES = (0.05, 20.0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What validation samples tell of a network's scores.
+
+    Attributes:
+        temperature: that the logits are divided by before the softmax.
+        unknown_below: a best score below it is answered with ``unknown``.
+        coverage: share of the samples that are answered nevertheless.
+        risk: share of wrong answers among those; 0 where none is answered.
+        split: of the samples.
+        num_samples: in it.
+    """
+
+    temperature: float
+    unknown_below: float
+    coverage: float
+    risk: float
+    split: str | None
+    num_samples: int
+
+
+def calibrate(logits: Array, labels: Array, split: str | None = None) -> Calibration:
+    """Fit a temperature and choose a threshold.
+
+    Args:
+        logits: (N, num_classes), or (N, num_clips, num_classes) where a sample's score is the mean over its clips.
+        labels: (N,) class indices.
+        split: the samples' name.
+
+    Raises:
+        SkelactError: there are no samples, logits are no numbers, or a label is no class.
+    """
+    temperature = fit_temperature(logits, labels)
+    scores = scores_of(logits, temperature)
+    threshold = choose_threshold(scores, labels)
+    coverage, risk = coverage_risk(scores, labels, np.array([threshold]))
+    return Calibration(temperature, threshold, float(coverage[0]), float(risk[0]), split, len(labels))
+
+
+def scores_of(logits: Array, temperature: float = 1.0) -> Array:
+    """The softmax of logits (N, num_classes); of logits (N, num_clips, num_classes) its mean over clips."""
+    scores = softmax(logits / temperature)
+    return scores.mean(1) if scores.ndim == 3 else scores
+
+
+def fit_temperature(logits: Array, labels: Array) -> float:
+    """The temperature T that makes the labels most likely under softmax(logits / T).
+
+    A prior as heavy as one sample, normal in log T, keeps T from running away where a few samples are all right.
+
+    Args:
+        logits, labels: as for ``calibrate``.
+
+    Raises:
+        SkelactError: as ``calibrate``.
+    """
+    check_scores(logits.mean(1) if logits.ndim == 3 else logits, labels)
+    samples = np.arange(len(labels))
+
+    def loss(log_t: float) -> float:
+        likelihood = scores_of(logits, math.exp(log_t))[samples, labels]
+        return float(log_t**2 / 2 - np.log(np.maximum(likelihood, 1e-300)).sum())
+
+    # A grid between the neighbours of the best, again and again: 17 points narrow it to an eighth.
+    low, high = map(math.log, TEMPERATURES)
+    for _ in range(5):
+        grid = np.linspace(low, high, 17)
+        best = int(np.argmin([loss(log_t) for log_t in grid]))
+        low, high = grid[max(best - 1, 0)], grid[min(best + 1, 16)]
+    return math.exp(grid[best])
+
+
+def coverage_risk(scores: Array, labels: Array, thresholds: Array) -> tuple[Array, Array]:
+    """What thresholds for ``unknown`` cost and bring.
+
+    Args:
+        scores: (N, num_classes).
+        labels: (N,).
+        thresholds: (K,); samples whose best score is not below are answered.
+
+    Returns:
+        coverage (K,), the share of samples that are answered, and risk (K,), the share of wrong answers among those;
+        0 where none is.
+    """
+    best, wrong = scores.max(1), scores.argmax(1) != labels
+    answered = best >= thresholds[:, None]  # (K, N)
+    return answered.mean(1), (answered & wrong).sum(1) / np.maximum(answered.sum(1), 1)
+
+
+def choose_threshold(scores: Array, labels: Array, kept: float = KEPT) -> float:
+    """The largest threshold below which at most a share 1 - ``kept`` of the right answers falls; 0 if none is right.
+
+    Only right answers decide: how many wrong ones there are depends on what else people do, and validation samples all
+    show a known class.
+    """
+    right = np.sort(scores.max(1)[scores.argmax(1) == labels])
+    if not len(right):
+        return 0.0
+    return float(right[len(right) - math.ceil(kept * len(right) - 1e-9)])
+
+
+# --- what a checkpoint tells --------------------------------------------------------------------------------------
+
+
+def temperature_of(metrics: Mapping[str, Any]) -> float:
+    """The temperature that a checkpoint's metrics tell; 1 where they tell none.
+
+    Raises:
+        SkelactError: it is no positive number.
+    """
+    temperature = _told(metrics, "temperature")
+    if temperature is None:
+        return 1.0
+    if not 0 < temperature < math.inf:
+        raise SkelactError(f"calibration: expected a positive temperature, found {temperature}")
+    return temperature
+
+
+def threshold_of(metrics: Mapping[str, Any]) -> float | None:
+    """The threshold for ``unknown`` that a checkpoint's metrics tell; None where they tell none.
+
+    Raises:
+        SkelactError: it is no score.
+    """
+    threshold = _told(metrics, "unknown_below")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise SkelactError(f"calibration: expected unknown_below in [0, 1], found {threshold}")
+    return threshold
+
+
+def _told(metrics: Mapping[str, Any], key: str) -> float | None:
+    calibration = metrics.get("calibration") or {}
+    if not isinstance(calibration, Mapping):
+        raise SkelactError(f"calibration: expected a dict with a temperature, found {calibration!r}")
+    value = calibration.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise SkelactError(f"calibration: expected {key} as a number, found {value!r}")
+    return None if value is None else float(value)

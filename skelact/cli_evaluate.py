@@ -1,0 +1,175 @@
+"""The commands ``skelact test`` and ``skelact fuse``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from skelact.evaluate import Evaluation
+
+
+def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
+    """``2,1,2,1`` as numbers."""
+    if value is None:
+        return None
+    try:
+        return [float(part) for part in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"expected numbers such as 2,1,2,1, found {value!r}") from None
+
+
+def _outputs(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that both commands share."""
+    for option in (
+        click.option("--quiet", is_flag=True, help="No progress bars, no warnings."),
+        click.option("--plot", type=click.Path(), metavar="FILE.png", help="Draw the confusion matrix."),
+        click.option("--json", "json_path", metavar="PATH|-", help="Write the metrics as JSON; - is stdout."),
+        click.option("--dump", type=click.Path(), metavar="FILE.pkl", help="Write the scores, as mmaction2 does."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("data", metavar="DATA.pkl", type=click.Path())
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="NAME|PATH",
+    help="Zoo name or checkpoint (skelact's, mmaction2's, PYSKL's); several are fused.",
+)
+@click.option("--fusion-weights", callback=numbers, metavar="W,W,...", help="One for each --model, such as 2,1,2,1.")
+@click.option("--split", metavar="NAME", help="To test on. Default: the validation split, else all samples.")
+@click.option(
+    "--stream",
+    type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]),
+    help="Of a checkpoint whose metadata and name don't tell.",
+)
+@click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a checkpoint that does not tell.")
+@click.option(
+    "--clips",
+    type=click.Choice(["1", "10"]),
+    default="10",
+    show_default=True,
+    help="10 is more accurate, 1 faster.",
+)
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Samples in a step.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that prepare clips.")
+@click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
+@_outputs
+def test(
+    data: str,
+    models: tuple[str, ...],
+    layout: str | None,
+    clips: str,
+    json_path: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Measure a classifier on a pose dataset with labels.
+
+    Prints top-1 and top-5 accuracy, mean class accuracy, macro F1, the expected calibration error and a line for each
+    class. Classes are matched by name where the dataset names them.
+
+    \b
+    Example:
+        skelact test dataset.pkl --model runs/mine/best.safetensors --plot confusion.png
+    """
+    _start(json_path, quiet, options["dump"], options["plot"])
+    import skelact
+    from skelact.skeleton import load_layout
+
+    evaluation = skelact.test(
+        data,
+        models,
+        layout=load_layout(layout) if layout else None,
+        clips=int(clips),
+        progress=not quiet,
+        **options,
+    )
+    split = evaluation.settings["split"]
+    _finish(evaluation, data if split is None else f"{data}, split {split}", json_path)
+
+
+@click.command()
+@click.argument("dumps", nargs=-1, required=True, metavar="A.pkl B.pkl...", type=click.Path())
+@click.option("--fusion-weights", callback=numbers, metavar="W,W,...", help="One for each dump, such as 2,1,2,1.")
+@click.option("--softmax", is_flag=True, help="The dumps hold logits, not scores.")
+@click.option("--labels", type=click.Path(), metavar="DATA.pkl", help="Dataset with the labels of bare scores.")
+@click.option("--split", metavar="NAME", help="The split of --labels that was tested.")
+@_outputs
+def fuse(dumps: tuple[str, ...], json_path: str | None, quiet: bool, **options: Any) -> None:
+    """Fuse score dumps of the same samples, and measure the result.
+
+    Dumps are those of skelact test and mmaction2, lists of pred_score and gt_label, and those of PYSKL, bare lists of
+    scores, which need --labels and --split. Nothing in them is run.
+
+    \b
+    Example:
+        skelact fuse joint.pkl bone.pkl --fusion-weights 1,1
+    """
+    _start(json_path, quiet, options["dump"], options["plot"])
+    import skelact
+
+    evaluation = skelact.fuse(dumps, **options)
+    _finish(evaluation, " + ".join(dumps), json_path)
+
+
+def _start(json_path: str | None, quiet: bool, *outputs: str | None) -> None:
+    """Refuse outputs that can't be written, before the work."""
+    from skelact.files import check_writable
+
+    files = [path for path in (json_path, *outputs) if path not in (None, "-")]
+    if len({os.path.abspath(str(path)) for path in files}) < len(files):
+        raise click.UsageError("--json, --dump and --plot: expected a path of its own for each")
+    if json_path not in (None, "-"):
+        check_writable(str(json_path))
+    if quiet:
+        logging.getLogger("skelact").setLevel(logging.ERROR)
+
+
+def _finish(evaluation: Evaluation, title: str, json_path: str | None) -> None:
+    """The metrics as text and, where it is asked for, as JSON."""
+    from skelact import writers
+
+    _print_evaluation(evaluation, title, sys.stderr if json_path == "-" else sys.stdout)
+    if json_path:
+        content = {
+            "schema_version": writers.SCHEMA_VERSION,
+            "command": ["skelact", *sys.argv[1:]],
+            "versions": writers.versions(),
+            **evaluation.to_dict(),
+        }
+        writers.write_json(content, json_path)
+
+
+def _print_evaluation(evaluation: Evaluation, title: str, out: Any) -> None:
+    from skelact.writers import printable
+
+    metrics = evaluation.metrics
+    click.echo(printable(f"{title}: {metrics.num_samples} samples, {len(metrics.classes)} classes"), file=out)
+    rows = {
+        "top-1": metrics.top1,
+        "top-5": metrics.top5,
+        "mean class accuracy": metrics.mean_class_accuracy,
+        "macro F1": metrics.macro_f1,
+        "calibration error": metrics.ece,
+    }
+    for name, value in rows.items():
+        click.echo(f"  {name:<20} {_percent(value)}", file=out)
+    click.echo("  label  samples  accuracy  precision      F1  class", file=out)
+    for one in metrics.classes:
+        shares = f"{_percent(one.recall):>8}  {_percent(one.precision):>9}  {_percent(one.f1):>6}"
+        click.echo(printable(f"  {one.label:<5}  {one.num_samples:>7}  {shares}  {one.class_name}"), file=out)
+
+
+def _percent(share: float | None) -> str:
+    return "     -" if share is None else f"{share * 100:6.2f}"

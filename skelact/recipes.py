@@ -1,0 +1,99 @@
+"""How to train: every setting of a run, and the two recipes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skelact.augment import AUGMENTATIONS
+from skelact.clips import NORMALISERS, SAMPLINGS, STREAMS
+from skelact.errors import SkelactError
+
+PUBLISHED_BATCH_SIZE = 128  # the one that a learning rate of 0.1 stands for
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """All that a run depends on besides its data; the defaults are skelact's recipe.
+
+    Attributes:
+        stream: one of ``clips.STREAMS``.
+        epochs: the learning rate falls to 0 over them, as half a cosine, step by step.
+        repeat: passes over the training split in an epoch; None: as many as make ``EPOCH_CLIPS`` clips.
+        batch_size: clips in a step, of all processes together.
+        lr: with ``auto_scale_lr`` it stands for a batch of 128 and is scaled to this one.
+        warmup_epochs: the learning rate rises over them.
+        momentum, weight_decay: of SGD with Nesterov's momentum.
+        label_smoothing: share of the target that is spread over all classes.
+        ema: decay per step of the moving average of the weights, which is what is kept; 0: no average.
+        augmentations: of ``augment.AUGMENTATIONS``.
+        balance: whether the loss weighs rare classes up.
+        clip_len: frames in a clip; None: as in the checkpoint to start from, else the median length of the data, from
+            32 to 100.
+        num_person: slots in a clip; None: as there, else as the data have, at most 2.
+        normaliser, sampling: of ``clips.ClipSettings``; None: as there, else ``body`` and ``interpolate``.
+        width: channels of the first block; 64 as published.
+        split, val_split: names in the dataset; with no ``val_split``, or ``none``, the last epoch is the best.
+        val_every: epochs from one validation to the next.
+        freeze: train the head only.
+        amp: 16-bit floats where they are safe.
+        compile: have torch compile the network.
+        deterministic: only deterministic operations, on a GPU too.
+        seed: of weights and clips.
+    """
+
+    stream: str = "joint"
+    epochs: int = 30
+    repeat: int | None = None
+    batch_size: int = 32
+    lr: float = 0.1
+    auto_scale_lr: bool = True
+    warmup_epochs: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    ema: float = 0.99
+    augmentations: tuple[str, ...] = tuple(AUGMENTATIONS)
+    balance: bool = False
+    clip_len: int | None = None
+    num_person: int | None = None
+    normaliser: str | None = None
+    sampling: str | None = None
+    width: int = 64
+    split: str | None = None
+    val_split: str | None = None
+    val_every: int = 1
+    freeze: bool = False
+    amp: bool = False
+    compile: bool = False
+    deterministic: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices = {"stream": STREAMS, "normaliser": (None, *NORMALISERS), "sampling": (None, *SAMPLINGS)}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                told = ", ".join(value for value in known if value)
+                raise SkelactError(f"{name}: expected one of {told}, found {getattr(self, name)!r}")
+        unknown = set(self.augmentations) - set(AUGMENTATIONS)
+        if unknown:
+            raise SkelactError(f"augmentations: expected some of {', '.join(AUGMENTATIONS)}, found {min(unknown)!r}")
+
+
+EPOCH_CLIPS = 2000
+RECIPES = {
+    "default": TrainSettings(),
+    "published": TrainSettings(
+        epochs=16,
+        repeat=5,
+        batch_size=PUBLISHED_BATCH_SIZE,
+        auto_scale_lr=False,
+        warmup_epochs=0,
+        label_smoothing=0,
+        ema=0,
+        augmentations=(),
+        clip_len=100,
+        num_person=2,
+        normaliser="published",
+        sampling="uniform",
+    ),
+}

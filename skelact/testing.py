@@ -1,0 +1,165 @@
+"""Classifiers on a dataset whose labels are known."""
+
+# ruff: noqa: PT028 (test is not a test)
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from skelact.annotations import AnnotationSet, Header, open_annotations
+from skelact.classifier import Classifier
+from skelact.dataset import ClipDataset, samples_of
+from skelact.dumps import ScoreDump, save_dump
+from skelact.errors import SkelactError
+from skelact.evaluate import Evaluation, score_samples
+from skelact.files import check_writable, not_a_source, sha256_of
+from skelact.metrics import report
+from skelact.plots import plot_confusion
+from skelact.skeleton import Layout
+from skelact.structures import Array
+
+logger = logging.getLogger("skelact")
+
+VALIDATION_SPLITS = ("val", "test", "xsub_val")  # that samples are taken from, unless told otherwise
+
+
+def test(
+    data: str | Path,
+    model: str | Path | Sequence[str | Path],
+    *,
+    split: str | None = None,
+    fusion_weights: Sequence[float] | None = None,
+    stream: str | None = None,
+    layout: Layout | None = None,
+    clips: int = 10,
+    batch_size: int = 16,
+    workers: int = 0,
+    device: str | None = None,
+    dump: str | Path | None = None,
+    plot: str | Path | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Measure how good a classifier is.
+
+    Args:
+        data: annotation pickle with labels.
+        model: zoo name or checkpoint path; several are fused.
+        split: name in the dataset. None takes the one that the model was validated on or else a validation split, and
+            all samples where there is none.
+        fusion_weights: one for each model.
+        stream, layout: what a foreign checkpoint does not tell itself.
+        clips: of each sample; 10 as in benchmarks.
+        batch_size: samples in a step.
+        workers: processes that prepare clips.
+        device: ``cuda``, ``mps``, ``cpu``; None chooses.
+        dump: where to write the scores, for ``fuse`` and its peers.
+        plot: where to draw the confusion matrix.
+        progress: a bar on stderr.
+
+    Returns:
+        Scores, calibrated as in ``predict``, and their metrics. Where the dataset names its classes, they are matched
+        with the model's by name.
+
+    Raises:
+        SkelactError: a model or the dataset can't be loaded, they don't fit, or an output can't be written.
+    """
+    for path in (dump, plot):
+        if path is not None:
+            check_writable(not_a_source(Path(path), [Path(data)]))
+    models = [model] if isinstance(model, str | Path) else list(model)
+    classifier = Classifier(models, fusion_weights, stream, layout, device=device, progress=progress)
+    dataset = open_annotations(data)
+    split = split or _default_split(data, dataset, classifier)
+    for member in classifier.members:
+        indices = samples_of(dataset, split, member.checkpoint.clips)  # the same for all whom the samples fit
+    headers = dataset.headers()
+    samples = [headers[k] for k in indices]
+    labels, class_names = _labels(data, samples, dataset.class_names, classifier.class_names)
+    total = np.zeros((len(samples), len(class_names)))
+    for member, network in zip(classifier.members, classifier.networks, strict=True):
+        sampled = ClipDataset(dataset.annotations, indices, member.checkpoint.clips, train=False, num_clips=clips)
+        name = Path(member.name).name if progress else None
+        scores = score_samples(network, sampled, classifier.device, batch_size, workers, member.temperature, name)
+        damaged = np.flatnonzero(~np.isfinite(scores).all(1))
+        if len(damaged):
+            raise SkelactError(
+                f"{member.name}: sample {samples[damaged[0]].frame_dir}: its scores are no numbers: the weights or the "
+                "poses are damaged"
+            )
+        total += member.weight * scores
+    fused = total / sum(member.weight for member in classifier.members)
+    evaluation = Evaluation(
+        scores=fused,
+        labels=labels,
+        names=tuple(sample.frame_dir for sample in samples),
+        class_names=class_names,
+        metrics=report(fused, labels, class_names),
+        sources=classifier.describe(),
+        settings={
+            **{"data": Path(data).name, "data_sha256": sha256_of(data), "split": split},
+            **{"clips": clips, "device": classifier.device},
+        },
+    )
+    save_outputs(evaluation, dump, plot)
+    return evaluation
+
+
+test.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name
+
+
+def save_outputs(evaluation: Evaluation, dump: str | Path | None, plot: str | Path | None) -> None:
+    """Write the scores and draw the confusion matrix, where they are asked for."""
+    if dump is not None:
+        save_dump(ScoreDump(evaluation.scores, evaluation.labels, evaluation.names), dump)
+    if plot is not None:
+        plot_confusion(evaluation.metrics.confusion, evaluation.class_names, plot)
+
+
+def _default_split(data: str | Path, dataset: AnnotationSet, classifier: Classifier) -> str | None:
+    """The one that the first model was validated on, else one whose name says that it is for validation, else None."""
+    validated = str(classifier.members[0].checkpoint.metrics.get("val_split"))
+    found = next((name for name in (validated, *VALIDATION_SPLITS) if name in dataset.split), None)
+    if found is None and dataset.split:
+        logger.warning(
+            "%s: none of its splits (%s) is known to be for validation; testing on all samples (--split takes one)",
+            data,
+            ", ".join(dataset.split),
+        )
+    return found
+
+
+def _labels(
+    data: str | Path, samples: Sequence[Header], names: tuple[str, ...] | None, model_names: tuple[str, ...]
+) -> tuple[Array, tuple[str, ...]]:
+    """The samples' labels among the model's classes, and the names of those.
+
+    Raises:
+        SkelactError: a class of the samples is none of the model's.
+    """
+    labels = np.array([sample.label for sample in samples], np.int64)
+    index = {name.strip().lower(): k for k, name in enumerate(model_names)}
+    known = range(len(names or model_names))
+    for sample in samples:
+        if sample.label not in known:
+            raise SkelactError(
+                f"{data}: sample {sample.frame_dir}: expected a label in 0..{known[-1]}, one of the "
+                f"{'dataset' if names else 'model'}'s classes, found {sample.label}"
+            )
+    if names is None or names == model_names:
+        return labels, model_names
+    nameless = all(name == f"class_{k}" for k, name in enumerate(model_names))
+    if nameless and len(names) == len(model_names):
+        return labels, names
+    strangers = sorted({names[label] for label in labels if names[label].strip().lower() not in index})
+    if strangers:
+        raise SkelactError(
+            f"{data}: {len(strangers)} of its classes, such as {strangers[0]!r}, "
+            f"{'is' if len(strangers) == 1 else 'are'} none of the model's {len(model_names)} "
+            f"({', '.join(model_names[:3])}, ...); test with a model of these classes"
+        )
+    logger.warning("%s: its classes or their order are not the model's; they are matched by name", data)
+    return np.array([index[names[label].strip().lower()] for label in labels]), model_names
