@@ -17,7 +17,7 @@ from skelact.metrics import check_scores, softmax
 from skelact.structures import Array
 
 UNKNOWN = "unknown"  # the answer where no class is likely enough
-KEPT = 0.95  # of the right answers; the threshold may turn the others into ``unknown``
+KEPT = 0.95  # of the right answers; the threshold may make the others ``unknown``
 TEMPERATURES = (0.05, 20.0)
 
 
@@ -111,15 +111,15 @@ def coverage_risk(scores: Array, labels: Array, thresholds: Array) -> tuple[Arra
 
 
 def choose_threshold(scores: Array, labels: Array, kept: float = KEPT) -> float:
-    """The largest threshold below which at most a share 1 - ``kept`` of the right answers falls; 0 if none is right.
+    """The largest threshold that keeps a share ``kept`` of the right answers, those to new samples of this kind too.
 
-    Only right answers decide: how many wrong ones there are depends on what else people do, and validation samples all
-    show a known class.
+    Of n right answers the k-th lowest score is taken: a new one is lower with a chance of k / (n + 1). Too few promise
+    nothing (18 for 95 %): then the threshold is 0, nothing is ``unknown``. Wrong answers don't count: how many there
+    will be depends on what else people do, and validation samples all show a known class.
     """
     right = np.sort(scores.max(1)[scores.argmax(1) == labels])
-    if not len(right):
-        return 0.0
-    return float(right[len(right) - math.ceil(kept * len(right) - 1e-9)])
+    k = math.floor((1 - kept) * (len(right) + 1) + 1e-9)
+    return float(right[k - 1]) if k else 0.0
 
 
 # --- what a checkpoint tells --------------------------------------------------------------------------------------

@@ -6,70 +6,134 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+AUGMENTATIONS = "crop, flip, rotate, scale, shift, noise, joint-dropout, score-dropout"
 
 
+def _augmentations(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """``flip,scale`` as names; ``none`` is none of them."""
+    if value is None:
+        return None
+    return tuple(name.strip() for name in value.split(",") if name.strip() not in ("", "none"))
+
+
+# Options without a default take the recipe's.
 @click.command()
 @click.argument("data", metavar="DATA.pkl", type=click.Path())
 @click.option(
-    "--out", required=True, type=click.Path(), metavar="FOLDER", help="Work folder: checkpoints, log, config."
+    "--out", required=True, type=click.Path(), metavar="FOLDER", help="Work folder: checkpoints, log, pictures."
 )
 @click.option(
     "--stream",
-    type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]),
+    type=click.Choice(["joint", "bone", "joint-motion", "bone-motion", "all"]),
     default="joint",
     show_default=True,
-    help="What the network sees.",
-)
-@click.option("--epochs", type=click.IntRange(1), default=16, show_default=True, help="The learning rate falls to 0.")
-@click.option(
-    "--repeat", type=click.IntRange(1), default=5, show_default=True, help="Passes over the data in an epoch."
-)
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Clips in a step.")
-@click.option(
-    "--lr", type=click.FloatRange(0, min_open=True), default=0.1, show_default=True, help="Of a batch of 128."
+    help="What the network sees; all trains the four one after another and fuses them.",
 )
 @click.option(
-    "--auto-scale-lr/--no-auto-scale-lr", default=True, show_default=True, help="Scale --lr to the batch size."
+    "--recipe",
+    type=click.Choice(["default", "published"]),
+    default="default",
+    show_default=True,
+    help="Where the options below start from; published is exactly that of ST-GCN++.",
 )
-@click.option("--clip-len", type=click.IntRange(2), default=100, show_default=True, help="Frames in a clip.")
-@click.option("--num-person", type=click.IntRange(1), default=2, show_default=True, help="Persons in a clip.")
+@click.option("--epochs", type=click.IntRange(1), help="The learning rate falls to 0 over them.")
+@click.option("--repeat", type=click.IntRange(1), help="Passes over the data in an epoch.")
+@click.option("--batch-size", type=click.IntRange(1), help="Clips in a step, of all processes together.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate, of a batch of 128 where scaled.")
+@click.option("--auto-scale-lr/--no-auto-scale-lr", default=None, help="Scale --lr from a batch of 128 to this one.")
+@click.option("--warmup-epochs", type=click.FloatRange(0), help="The learning rate rises over them.")
+@click.option("--weight-decay", type=click.FloatRange(0), help="Of all weights.")
+@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Spread over all classes; 0: off.")
+@click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of the weights' average; 0: off.")
+@click.option("--augment", "augmentations", callback=_augmentations, metavar="NAME,...|none", help=AUGMENTATIONS + ".")
+@click.option("--balance/--no-balance", default=None, help="Weigh rare classes up.")
+@click.option("--clip-len", type=click.IntRange(2), help="Frames in a clip. Default: suits the data, at most 100.")
+@click.option("--num-person", type=click.IntRange(1), help="Persons in a clip. Default: as in the data, at most 2.")
+@click.option("--normaliser", type=click.Choice(["published", "body"]), help="By the picture, or by the people in it.")
+@click.option(
+    "--sampling",
+    type=click.Choice(["uniform", "interpolate"]),
+    help="Whole frames, short samples wrapped; or even times, short samples stretched.",
+)
+@click.option("--width", type=click.IntRange(8), help="Channels of the first block; 64 as published.")
 @click.option("--split", metavar="NAME", help="To train on. Default: train or xsub_train, else everything.")
 @click.option(
-    "--val-split", metavar="NAME", help="To choose the best epoch by. Default: the one that belongs to --split."
+    "--val-split",
+    metavar="NAME|none",
+    help="To choose the best epoch by. Default: the one that belongs to --split; without one the last is the best.",
 )
+@click.option("--val-every", type=click.IntRange(1), help="Epochs from one validation to the next.")
 @click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a dataset that does not tell.")
+@click.option("--init", metavar="NAME|PATH", help="Fine-tune this zoo model or checkpoint; a head that differs is new.")
+@click.option("--freeze", is_flag=True, help="Train the head only.")
+@click.option("--amp", is_flag=True, help="16-bit floats where they are safe.")
+@click.option("--compile", is_flag=True, help="Have torch compile the network.")
+@click.option("--deterministic", is_flag=True, help="Only deterministic operations, on a GPU too.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and clips.")
 @click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that prepare clips.")
 @click.option("--resume", is_flag=True, help="Go on from what --out holds.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.pass_context
 def train(
-    data: str, out: str, layout: str | None, device: str | None, workers: int, resume: bool, quiet: bool, **options: Any
+    context: click.Context,
+    data: str,
+    out: str,
+    stream: str,
+    recipe: str,
+    layout: str | None,
+    init: str | None,
+    device: str | None,
+    workers: int,
+    resume: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Train ST-GCN++ on a pose dataset.
 
-    The recipe is the published one: SGD with Nesterov's momentum, cosine decay, 16 epochs of 5 passes. With a
-    validation split, the best epoch on it is kept as best.safetensors, else the last. --resume goes on after a break.
+    With a validation split, the best epoch on it is kept as best.safetensors, with a temperature and a threshold for
+    answering unknown; without one, the last. --resume goes on after a break, to the same result. Under torchrun all
+    its processes train together.
 
     \b
-    Example:
+    Examples:
         skelact train dataset.pkl --out runs/mine
-        skelact predict video.mp4 --model runs/mine/best.safetensors
+        skelact train dataset.pkl --out runs/four --stream all
+        skelact train ntu60_2d.pkl --out runs/ntu60 --recipe published --split xsub_train
+        skelact train mine.pkl --out runs/tuned --init ntu60-2d-joint
+        torchrun --nproc-per-node 4 -m skelact train ntu60_2d.pkl --out runs/ntu60
     """
-    import skelact
-    from skelact.skeleton import load_layout
-    from skelact.training import TrainSettings
+    import os
+    from dataclasses import replace
 
-    report = skelact.train(
-        data,
-        out,
-        TrainSettings(**options),
-        layout=load_layout(layout) if layout else None,
-        device=device,
-        workers=workers,
-        resume=resume,
-        progress=not quiet,
-        command=["skelact", *sys.argv[1:]],
-    )
-    reached = "no validation split, so the last epoch" if report.val_top1 is None else f"top-1 {report.val_top1:.1%}"
-    click.echo(f"{report.best}: {reached}", err=True)
+    from skelact import training
+    from skelact.recipes import RECIPES
+    from skelact.skeleton import load_layout
+
+    given = {name: value for name, value in options.items() if _is_given(context, name) and value is not None}
+    settings = replace(RECIPES[recipe], **given)
+    how: dict[str, Any] = {
+        "layout": load_layout(layout) if layout else None,
+        "init": init,
+        "device": device,
+        "workers": workers,
+        "resume": resume,
+        "progress": not quiet,
+        "command": ["skelact", *sys.argv[1:]],
+    }
+    main = os.environ.get("RANK", "0") == "0"
+    if stream == "all":
+        reports, top1 = training.train_streams(data, out, settings, **how)
+        for name, value in top1.items() if main else ():
+            click.echo(f"{name:<13} top-1 {value:.1%}", err=True)
+    else:
+        reports = {stream: training.train(data, out, replace(settings, stream=stream), **how)}
+    for report in reports.values() if main else ():
+        told = "no validation split, so the last epoch" if report.val_top1 is None else f"top-1 {report.val_top1:.1%}"
+        click.echo(f"{report.best}: {told}", err=True)
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE

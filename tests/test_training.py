@@ -165,7 +165,7 @@ def test_a_sample_of_another_layout_is_named(tmp_path: Path) -> None:
 
 
 def test_from_the_command_line_to_a_prediction(data: Path, tmp_path: Path) -> None:
-    options = ["--epochs", "12", "--repeat", "2", "--batch-size", "4", "--clip-len", "16", "--lr", "0.2", "--quiet"]
+    options = ["--recipe", "published", "--auto-scale-lr", "--epochs", "12", "--repeat", "2", "--batch-size", "4", "--clip-len", "16", "--lr", "0.2", "--quiet"]
     command = ["train", str(data), "--out", str(tmp_path / "run"), "--stream", "joint-motion", *options]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.stderr

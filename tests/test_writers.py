@@ -134,10 +134,10 @@ def test_csv_has_a_row_for_each_of_the_best_and_each_failure(predictions: Predic
     header, *rows = csv.reader(io.StringIO(to_csv(predictions)))
     assert header == list(CSV_FIELDS)
     assert rows == [
-        ["a.mp4", "0.000", "3.000", "2 1", "1", 'say "hi", loudly', "0.700000", ""],
-        ["a.mp4", "0.000", "3.000", "2 1", "2", "wave", "0.250000", ""],
-        ["b, c.mp4", "", "", "", "", "", "", "b, c.mp4: no such file; give the path of a video"],
-        ["empty.mp4", "", "", "", "", "", "", "empty.mp4: expected people, found nobody in 90 frames"],
+        ["a.mp4", "0.000", "3.000", "2 1", "1", 'say "hi", loudly', "0.700000", "", 'say "hi", loudly'],
+        ["a.mp4", "0.000", "3.000", "2 1", "2", "wave", "0.250000", "", 'say "hi", loudly'],
+        ["b, c.mp4", "", "", "", "", "", "", "b, c.mp4: no such file; give the path of a video", ""],
+        ["empty.mp4", "", "", "", "", "", "", "empty.mp4: expected people, found nobody in 90 frames", ""],
     ]
 
 
