@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 import skelact
+from skelact import extract
 from skelact.labelling import find_clips
 from skelact.yolo import load_ultralytics
 
@@ -28,13 +29,13 @@ def plain_loop(videos: list[Path], pose_model: str) -> tuple[int, float]:
     for video in videos:
         for result in model.track(str(video), stream=True, conf=0.1, tracker="bytetrack.yaml", verbose=False):
             result.cpu().numpy()
-            frames += 1
-        model.predictor = None  # the next video gets a tracker of its own
+            frames += 1  # each call of track() starts with a new tracker
     return frames, time.perf_counter() - start
 
 
 def skelact_run(videos: list[Path], pose_model: str, workers: int | None) -> float:
     """The same by skelact, from nothing to the dataset on disk: seconds."""
+    extract._estimator.cache_clear()  # the plain loop loads its model in each turn too
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         skelact.extract_poses(videos, Path(folder) / "set.pkl", pose_model=pose_model, workers=workers, progress=False)

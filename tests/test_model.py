@@ -94,7 +94,7 @@ def test_clips_go_in_and_logits_come_out(layout: Layout, num_persons: int) -> No
     with torch.no_grad():
         assert model(x).shape == (3, 7)
         assert model.features(x).shape == (3, 24)
-        assert model.backbone(x).shape == (3, num_persons, 24, 10, layout.num_joints)
+        assert model.backbone(x).shape == (3, num_persons, 10, layout.num_joints, 24)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_other_depths_widths_and_strides(channels: tuple[int, ...], strides: tup
     model = STGCNPP(ModelSettings(in_channels, 21, 4, channels, strides), HAND.adjacency()).eval()
     with torch.no_grad():
         out = model.backbone(clips(2, 1, 16, HAND, in_channels))
-    assert out.shape == (2, 1, channels[-1], 16 // int(np.prod(strides)), 21)
+    assert out.shape == (2, 1, 16 // int(np.prod(strides)), 21, channels[-1])
     assert len(model.backbone.gcn) == len(channels)
 
 
@@ -142,11 +142,11 @@ def test_the_graph_decides_which_joints_talk() -> None:
     """In one graph unit a joint hears itself and its neighbours only."""
     model = tiny()
     unit = model.backbone.gcn[0].gcn
-    x = torch.randn(1, 3, 4, 17, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 4, 17, 3, generator=torch.Generator().manual_seed(0))
     changed = x.clone()
-    changed[..., COCO.joints.index("left_elbow")] += 1
+    changed[:, :, COCO.joints.index("left_elbow")] += 1
     with torch.no_grad():
-        difference = (unit(x) - unit(changed)).abs().amax(dim=(0, 1, 2))
+        difference = (unit(x) - unit(changed)).abs().amax(dim=(0, 1, 3))
     heard = {COCO.joints[v] for v in range(17) if difference[v] > 1e-6}
     assert "left_elbow" in heard
     assert heard <= {"left_elbow", "left_wrist", "left_shoulder"}
@@ -158,23 +158,24 @@ def test_a_graphs_entry_leads_from_its_row_to_its_column() -> None:
     with torch.no_grad():
         unit.A.zero_()
         unit.A[0, 3, 7] = 1
-        x = torch.rand(1, 12, 4, 17, generator=torch.Generator().manual_seed(0)) + 1
+        x = torch.rand(1, 4, 17, 12, generator=torch.Generator().manual_seed(0)) + 1
         changed = x.clone()
-        changed[..., 3] += 1
-        mixed = unit.bn(torch.einsum("nctv,vw->nctw", unit.conv(x)[:, :12], unit.A[0]))
-        torch.testing.assert_close(unit(x), torch.relu(mixed + x))
-        difference = (unit(x) - unit(changed)).abs().amax(dim=(0, 1, 2))
+        changed[:, :, 3] += 1
+        first = x.permute(0, 3, 1, 2)
+        mixed = unit.bn(torch.einsum("nctv,vw->nctw", unit.conv(first)[:, :12], unit.A[0]))
+        torch.testing.assert_close(unit(x), torch.relu(mixed + first).permute(0, 2, 3, 1))
+        difference = (unit(x) - unit(changed)).abs().amax(dim=(0, 1, 3))
     assert torch.nonzero(difference > 1e-6).ravel().tolist() == [3, 7]
 
 
 def test_time_is_seen_nine_frames_wide_by_one_block() -> None:
     """Kernel 3 at dilation 4 reaches four frames to each side, no farther."""
     block = tiny().backbone.gcn[0]
-    x = torch.randn(1, 3, 21, 17, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 21, 17, 3, generator=torch.Generator().manual_seed(0))
     changed = x.clone()
-    changed[:, :, 10] += 1
+    changed[:, 10] += 1
     with torch.no_grad():
-        difference = (block(x) - block(changed)).abs().amax(dim=(0, 1, 3))
+        difference = (block(x) - block(changed)).abs().amax(dim=(0, 2, 3))
     touched = torch.nonzero(difference > 1e-6).ravel().tolist()
     assert touched
     assert min(touched) >= 6
@@ -273,3 +274,20 @@ def test_parameters_counted_by_hand() -> None:
     assert count_parameters(model.cls_head) == linear
     assert count_parameters(model) == sum(p.numel() for p in model.parameters())
     assert count_parameters(tiny(num_classes=6)) - count_parameters(model) == 25
+
+
+def test_the_merged_network_trains_as_the_plain_one() -> None:
+    """Same loss, gradients and batch norm statistics as layer by layer (``scripts/plain_stgcnpp.py``)."""
+    from plain_stgcnpp import PlainSTGCNPP
+
+    settings = ModelSettings(3, 17, 5, (12, 24, 24), (1, 2, 1))
+    torch.manual_seed(0)
+    plain, ours = PlainSTGCNPP(settings, COCO.adjacency()), STGCNPP(settings, COCO.adjacency())
+    ours.load_state_dict(plain.state_dict())
+    x, labels = clips(4, 2, 20), torch.tensor([0, 1, 2, 3])
+    for network in (plain, ours):
+        torch.nn.functional.cross_entropy(network(x), labels).backward()
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(dict(ours.named_parameters())[name].grad, parameter.grad, rtol=1e-3, atol=1e-5)
+    for name, buffer in plain.named_buffers():
+        torch.testing.assert_close(dict(ours.named_buffers())[name], buffer, rtol=1e-4, atol=1e-6)
