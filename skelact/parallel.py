@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ class Processes:
         """The network with its gradients averaged over the processes; batch norms stay local, as published."""
         if self.count == 1:
             return network
-        return DistributedDataParallel(network, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # a new name for the option, which older torch lacks
+            return DistributedDataParallel(network, broadcast_buffers=False)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the processes."""

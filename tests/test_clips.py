@@ -16,6 +16,7 @@ from skelact.clips import (
     normalise_2d,
     normalise_3d,
     prepare_clips,
+    resample,
     stream_features,
     tracks_keypoint,
     train_frame_inds,
@@ -410,3 +411,65 @@ def test_3d_tracks_have_no_scores() -> None:
     on_axis, scores = tracks_keypoint([track(1, 0, keypoint[0], None)], num_frames=6)
     np.testing.assert_array_equal(on_axis, keypoint)
     assert scores is None
+
+
+# --- skelact's own normaliser and sampling -----------------------------------------------------------------------
+
+OWN = ClipSettings(COCO, normaliser="body", sampling="interpolate", clip_len=32, num_person=2)
+
+
+def walker(num_frames: int = 40, x: float = 300.0, height: float = 200.0) -> tuple[Array, Array]:
+    """Somebody who crosses the picture, and whose left ear is not seen."""
+    rng = np.random.default_rng(3)
+    body = rng.uniform(-0.5, 0.5, (17, 2)) * [0.4, 1.0] * height
+    keypoint = (body + np.array([x, 400.0]))[None, None].repeat(num_frames, 1)
+    keypoint[..., 0] += np.arange(num_frames)[None, :, None] * height / 40
+    score = np.full((1, num_frames, 17), 0.9)
+    keypoint[:, :, 3] = score[:, :, 3] = 0
+    return keypoint.astype(np.float32), score.astype(np.float32)
+
+
+def test_neither_the_cameras_place_nor_its_zoom_changes_the_clip() -> None:
+    near = prepare_clips(*walker(x=300, height=200), (1080, 1920), OWN)
+    far = prepare_clips(*walker(x=900, height=50), (480, 640), OWN)
+    np.testing.assert_allclose(near, far, atol=2e-3)
+    assert near[0, 0, -1, 0, 0] - near[0, 0, 0, 0, 0] > 0.5, "who walks still gets somewhere"
+    assert np.abs(near).max() < 5
+
+
+def test_two_people_keep_their_distance() -> None:
+    (one, score), (other, _) = walker(x=300), walker(x=500)
+    pair = prepare_clips(np.concatenate([one, other]), np.concatenate([score, score]), None, OWN)
+    distance = pair[0, 1, 0, 0, 0] - pair[0, 0, 0, 0, 0]
+    alone = prepare_clips(one, score, None, OWN)
+    unit = (one[0, -1, 0, 0] - one[0, 0, 0, 0]) / (alone[0, 0, -1, 0, 0] - alone[0, 0, 0, 0, 0])
+    np.testing.assert_allclose(distance, 200 / unit, rtol=1e-3)
+
+
+def test_what_is_not_known_stays_at_the_origin() -> None:
+    clip = prepare_clips(*walker(), None, OWN)
+    assert not clip[0, 0, :, 3].any()
+    assert not clip[0, 1].any(), "nor is there anybody in the second slot"
+
+
+def test_nobody_gives_zeros() -> None:
+    assert not prepare_clips(np.zeros((1, 9, 17, 2)), np.zeros((1, 9, 17)), None, OWN).any()
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 7, 31, 32, 33, 400])
+@pytest.mark.parametrize("num_clips", [1, 10])
+def test_samples_of_any_length_are_stretched(num_frames: int, num_clips: int) -> None:
+    clips = prepare_clips(*walker(num_frames), None, OWN, num_clips)
+    assert clips.shape == (num_clips, 2, 32, 17, 3)
+    steps = np.diff(clips[0, 0, :, 0, 0])
+    assert (steps >= -1e-6).all(), "time goes on without a jump back"
+    np.testing.assert_allclose(steps, steps.mean(), atol=1e-5)
+
+
+def test_a_pose_between_two_frames_is_between_them() -> None:
+    keypoint = np.array([[[[0.0, 1.0]], [[2.0, 3.0]], [[8.0, 8.0]]]], np.float32)
+    score = np.array([[[1.0], [0.5], [0.0]]], np.float32)
+    between, between_score = resample(keypoint, score, np.array([0.0, 0.5, 1.0, 1.5, 2.0]))
+    np.testing.assert_allclose(between[0, :, 0], [[0, 1], [1, 2], [2, 3], [2, 3], [0, 0]])
+    assert between_score is not None
+    np.testing.assert_allclose(between_score[0, :, 0], [1, 0.75, 0.5, 0.5, 0], atol=1e-6)

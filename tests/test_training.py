@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,7 +167,22 @@ def test_a_sample_of_another_layout_is_named(tmp_path: Path) -> None:
 
 
 def test_from_the_command_line_to_a_prediction(data: Path, tmp_path: Path) -> None:
-    options = ["--recipe", "published", "--auto-scale-lr", "--epochs", "12", "--repeat", "2", "--batch-size", "4", "--clip-len", "16", "--lr", "0.2", "--quiet"]
+    options = [
+        "--recipe",
+        "published",
+        "--auto-scale-lr",
+        "--epochs",
+        "12",
+        "--repeat",
+        "2",
+        "--batch-size",
+        "4",
+        "--clip-len",
+        "16",
+        "--lr",
+        "0.2",
+        "--quiet",
+    ]
     command = ["train", str(data), "--out", str(tmp_path / "run"), "--stream", "joint-motion", *options]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.stderr
@@ -178,3 +195,144 @@ def test_from_the_command_line_to_a_prediction(data: Path, tmp_path: Path) -> No
     assert np.mean(right) > 0.8
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["epochs"] == 12
+
+
+# --- the recipes -------------------------------------------------------------------------------------------------
+
+QUICK = replace(
+    RECIPES["default"], epochs=2, repeat=1, batch_size=8, clip_len=16, num_person=1, lr=1.0, warmup_epochs=0.5, ema=0.5
+)
+
+
+def rising(num_samples: int = 24) -> AnnotationSet:
+    """As ``dataset``, but some rise and some fall, which a mirror leaves as it is."""
+    whole = dataset(num_samples)
+    turned = [replace(sample, keypoint=sample.keypoint[..., ::-1].copy()) for sample in whole.annotations]
+    return replace(whole, annotations=turned, class_names=("fall", "rise"))
+
+
+def test_the_published_recipe_is_the_published_one() -> None:
+    recipe = RECIPES["published"]
+    assert (recipe.lr, recipe.batch_size, recipe.auto_scale_lr) == (0.1, 128, False)
+    assert (recipe.momentum, recipe.weight_decay, recipe.epochs, recipe.repeat) == (0.9, 5e-4, 16, 5)
+    assert (recipe.clip_len, recipe.num_person, recipe.normaliser, recipe.sampling) == (100, 2, "published", "uniform")
+    assert not any((recipe.warmup_epochs, recipe.label_smoothing, recipe.ema, recipe.augmentations))
+
+
+def test_the_default_recipe_learns_with_all_its_augmentations(tmp_path: Path) -> None:
+    save_annotations(rising(), tmp_path / "set.pkl")
+    settings = replace(QUICK, epochs=10, repeat=4, stream="joint-motion")
+    report = train(tmp_path / "set.pkl", tmp_path / "run", settings, progress=False)
+    assert report.val_top1 == 1.0
+    checkpoint = load_checkpoint(report.best)
+    assert (checkpoint.clips.normaliser, checkpoint.clips.sampling) == ("body", "interpolate")
+    calibration = checkpoint.metrics["calibration"]
+    assert calibration["split"] == "val"
+    assert calibration["num_samples"] == 6
+    for name in ("config.json", "log.csv", "curves.png", "confusion.png"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+
+
+def test_the_settings_suit_the_data(tmp_path: Path) -> None:
+    save_annotations(dataset(), tmp_path / "set.pkl")
+    settings = replace(QUICK, epochs=1, clip_len=None, num_person=None)
+    clips = load_checkpoint(train(tmp_path / "set.pkl", tmp_path / "run", settings, progress=False).last).clips
+    assert clips.clip_len == 32, "the shortest that is taken by itself"
+    assert clips.num_person == 1
+
+
+def test_a_run_with_an_average_is_resumed_to_the_bit(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    train(data, tmp_path / "whole", QUICK, progress=False)
+    save_state = RunFolder.save_state
+
+    def power_cut(folder: RunFolder, *state: Any) -> None:
+        save_state(folder, *state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "save_state", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "broken", QUICK, progress=False)
+    monkeypatch.setattr(RunFolder, "save_state", save_state)
+    train(data, tmp_path / "broken", QUICK, resume=True, workers=2, progress=False)
+    assert equal(tmp_path / "whole" / "last.safetensors", tmp_path / "broken" / "last.safetensors")
+
+
+def test_fine_tuning_starts_from_a_checkpoint(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = train(data, tmp_path / "first", replace(QUICK, normaliser="published"), progress=False)
+    renamed = replace(dataset(), class_names=("west", "east"))
+    save_annotations(renamed, tmp_path / "renamed.pkl")
+    settings = replace(QUICK, freeze=True, clip_len=None, ema=0)
+    tuned = train(tmp_path / "renamed.pkl", tmp_path / "tuned", settings, init=first.best, progress=False)
+    assert "the head is replaced: 2 classes before, 2 now" in caplog.text
+    before, after = weights_of(first.best), weights_of(tuned.last)
+    for name in before:
+        assert np.array_equal(before[name], after[name]) == (not name.startswith("cls_head")), name
+    clips = load_checkpoint(tuned.last).clips
+    assert (clips.clip_len, clips.normaliser) == (16, "published"), "as in the checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"stream": "bone"}, "was trained on stream 'joint'"), ({}, "takes layout 'coco' in 2D")],
+)
+def test_a_checkpoint_that_does_not_fit_is_no_start(
+    data: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    first = train(data, tmp_path / "first", replace(QUICK, epochs=1), progress=False)
+    other = dataset(joints=18, layout="openpose") if not change else dataset()
+    save_annotations(other, tmp_path / "other.pkl")
+    with pytest.raises(SkelactError, match=message):
+        train(tmp_path / "other.pkl", tmp_path / "run", replace(QUICK, **change), init=first.best, progress=False)
+
+
+def test_rare_classes_weigh_more(tmp_path: Path) -> None:
+    whole = dataset(16)
+    uneven = tuple(a.frame_dir for a in whole.annotations if a.label == 0 or a.frame_dir in ("s1", "s3"))
+    save_annotations(replace(whole, split={"train": uneven}), tmp_path / "set.pkl")
+    for name, balance in (("even", True), ("uneven", False)):
+        train(tmp_path / "set.pkl", tmp_path / name, replace(QUICK, balance=balance), progress=False)
+    assert not equal(tmp_path / "even" / "last.safetensors", tmp_path / "uneven" / "last.safetensors")
+
+
+def test_no_validation_if_none_is_wanted(data: Path, tmp_path: Path) -> None:
+    report = train(data, tmp_path / "run", replace(QUICK, val_split="none"), progress=False)
+    assert report.val_top1 is None
+    assert equal(report.best, report.last)
+
+
+def test_validation_every_other_epoch(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path / "run", replace(QUICK, epochs=4, val_every=3), progress=False)
+    with (tmp_path / "run" / "log.csv").open(newline="") as file:
+        assert [bool(row["val_top1"]) for row in csv.DictReader(file)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("change", [{"amp": True}, {"deterministic": True}, {"width": 32}])
+def test_switches(data: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    report = train(data, tmp_path / "run", replace(QUICK, **change), progress=False)
+    assert report.val_top1 is not None
+    assert json.loads((tmp_path / "run" / "config.json").read_text())[next(iter(change))] == next(iter(change.values()))
+
+
+def test_four_streams_and_their_fusion(data: Path, tmp_path: Path) -> None:
+    options = ["--epochs", "1", "--repeat", "1", "--batch-size", "8", "--clip-len", "16", "--quiet"]
+    result = CliRunner().invoke(main, ["train", str(data), "--out", str(tmp_path / "run"), "--stream", "all", *options])
+    assert result.exit_code == 0, result.stderr
+    for name in ("joint", "bone", "joint-motion", "bone-motion", "two-stream", "four-stream"):
+        assert re.search(rf"^{name} +top-1 \d+\.\d%", result.stderr, re.MULTILINE), result.stderr
+    assert load_checkpoint(tmp_path / "run" / "bone" / "best.safetensors").clips.stream == "bone"
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    train(data, tmp_path / "run", replace(QUICK, epochs=1), progress=False)
+    before = weights_of(tmp_path / "run" / "last.safetensors")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = json.loads((tmp_path / "run" / "config.json").read_text()) | {"epochs": 2}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SkelactError, match="the disk is full"):
+        train(data, tmp_path / "run", replace(QUICK, epochs=2), resume=True, progress=False)
+    after = weights_of(tmp_path / "run" / "last.safetensors")
+    assert all(np.array_equal(before[name], after[name]) for name in before)

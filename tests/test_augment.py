@@ -1,0 +1,86 @@
+"""Random changes leave the action, and what is not known stays unknown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from skelact.augment import AUGMENTATIONS, augment, flip_order
+from skelact.skeleton import COCO, LAYOUTS, NTU, Layout
+from skelact.structures import Array
+
+LEFT, RIGHT = COCO.joints.index("left_wrist"), COCO.joints.index("right_wrist")
+
+
+def person(layout: Layout = COCO, dims: int = 2) -> tuple[Array, Array]:
+    """Somebody with one ear hidden, and a second slot without anybody."""
+    rng = np.random.default_rng(0)
+    keypoint = rng.normal(0, 0.5, (2, 20, layout.num_joints, dims)).astype(np.float32)
+    score = np.full(keypoint.shape[:3], 0.8, np.float32)
+    keypoint[0, :, 4] = score[0, :, 4] = 0
+    keypoint[1] = score[1] = 0
+    return keypoint, score
+
+
+@pytest.mark.parametrize("name", [*AUGMENTATIONS, "all"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_unknown_stays_unknown(name: str, dims: int) -> None:
+    keypoint, score = person(dims=dims)
+    chosen = tuple(AUGMENTATIONS) if name == "all" else (name,)
+    for seed in range(20):
+        changed, new_score = augment(keypoint, score, COCO, chosen, np.random.default_rng(seed))
+        assert changed.shape == keypoint.shape
+        assert changed.dtype == np.float32
+        assert new_score is not None
+        assert not changed[new_score == 0].any(), "joints that are not known stay at the origin"
+        assert not new_score[1].any(), "nobody stays nobody"
+        assert np.isfinite(changed).all()
+
+
+def test_what_goes_in_is_left_alone() -> None:
+    keypoint, score = person()
+    before = keypoint.copy(), score.copy()
+    augment(keypoint, score, COCO, tuple(AUGMENTATIONS), np.random.default_rng(0))
+    np.testing.assert_array_equal(keypoint, before[0])
+    np.testing.assert_array_equal(score, before[1])
+
+
+def test_a_mirrored_person_waves_with_the_other_hand() -> None:
+    keypoint, score = person()
+    outcomes = [augment(keypoint, score, COCO, ("flip",), np.random.default_rng(seed))[0] for seed in range(40)]
+    mirrored = [changed for changed in outcomes if not np.array_equal(changed, keypoint)]
+    assert 10 <= len(mirrored) <= 30, "half of the clips"
+    np.testing.assert_allclose(mirrored[0][0, :, LEFT, 0], -keypoint[0, :, RIGHT, 0])
+    np.testing.assert_allclose(mirrored[0][0, :, LEFT, 1], keypoint[0, :, RIGHT, 1])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_mirroring_twice_is_nothing(layout: Layout) -> None:
+    order = flip_order(layout)
+    np.testing.assert_array_equal(order[order], np.arange(layout.num_joints))
+    for joint, other in zip(layout.joints, (layout.joints[v] for v in order), strict=True):
+        assert joint.replace("left", "right") == other.replace("left", "right"), "a pair is one joint of both sides"
+
+
+def test_turning_in_3d_keeps_heights() -> None:
+    keypoint, _ = person(layout=NTU, dims=3)
+    changed, score = augment(keypoint, None, NTU, ("rotate",), np.random.default_rng(1))
+    assert score is None
+    np.testing.assert_allclose(changed[..., 2], keypoint[..., 2], atol=1e-6)
+    assert not np.allclose(changed[..., 0], keypoint[..., 0], atol=1e-3)
+
+
+def test_dropped_joints_are_dropped_for_the_whole_clip() -> None:
+    keypoint, score = person()
+    for seed in range(30):
+        _, new_score = augment(keypoint, score, COCO, ("joint-dropout",), np.random.default_rng(seed))
+        assert new_score is not None
+        lost = (new_score[0] == 0).all(0)
+        assert ((new_score[0] == 0).any(0) == lost).all()
+        assert lost.sum() <= 1 + COCO.num_joints // 4
+
+
+def test_the_same_chance_gives_the_same_clip() -> None:
+    keypoint, score = person()
+    one, other = (augment(keypoint, score, COCO, tuple(AUGMENTATIONS), np.random.default_rng(7)) for _ in range(2))
+    np.testing.assert_array_equal(one[0], other[0])
