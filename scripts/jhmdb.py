@@ -34,6 +34,7 @@ from skelact.training import FOUR_STREAM, TWO_STREAM
 RUNS = Path("runs/jhmdb")
 DOCS = Path("docs")
 FOLDS = 3
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def settings_of(recipe: str, changes: tuple[str, ...]) -> TrainSettings:
@@ -82,13 +83,13 @@ def scores_of(checkpoint: Path, data: Path, split: str, clips: int) -> tuple[Arr
     tested = ClipDataset(
         dataset.annotations, samples_of(dataset, split, model.clips), model.clips, train=False, num_clips=clips
     )
-    scores = score_samples(model.build(), tested, "cpu")
+    scores = score_samples(model.build().to(DEVICE), tested, DEVICE)
     return scores, np.array([dataset.annotations[k].label for k in tested.indices])
 
 
 def trained(data: Path, out: Path, settings: TrainSettings) -> Path:
     """The last checkpoint of a run, which is done or gone on with where it is not."""
-    return skelact.train(data, out, settings, resume=out.exists()).last
+    return skelact.train(data, out, settings, resume=out.exists(), device=DEVICE).last
 
 
 @click.group()
