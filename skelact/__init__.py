@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from skelact.classifier import inspect_checkpoint
     from skelact.converters import convert
     from skelact.dataset_report import inspect_dataset
+    from skelact.exporting import export
     from skelact.extract import extract_poses
     from skelact.fusing import fuse
     from skelact.merging import merge
@@ -24,6 +25,7 @@ __all__ = [
     "SkelactError",
     "__version__",
     "convert",
+    "export",
     "extract_poses",
     "fuse",
     "inspect_checkpoint",
@@ -43,6 +45,7 @@ _LAZY = {
     "inspect_checkpoint": "skelact.classifier",
     "inspect_dataset": "skelact.dataset_report",
     "merge": "skelact.merging",
+    "export": "skelact.exporting",
     "extract_poses": "skelact.extract",
     "fuse": "skelact.fusing",
     "load_checkpoint": "skelact.checkpoint",

@@ -15,8 +15,9 @@ from skelact.calibration import temperature_of, threshold_of
 from skelact.checkpoint import Checkpoint, load_checkpoint
 from skelact.clips import ClipSettings, check_keypoint, prepare_clips
 from skelact.errors import SkelactError
+from skelact.exported import is_exported, load_exported
 from skelact.files import sha256_of
-from skelact.model import count_operations, count_parameters
+from skelact.model import STGCNPP, count_operations, count_parameters
 from skelact.pose import choose_device
 from skelact.skeleton import COCO, Layout
 from skelact.structures import Array, PoseSequence
@@ -236,7 +237,8 @@ def _load_member(
     class_names: tuple[str, ...] | None,
 ) -> Checkpoint:
     if published is None:
-        return load_checkpoint(path, stream, layout, class_names)
+        load = load_exported if is_exported(path) else load_checkpoint
+        return load(path, stream, layout, class_names)
     checkpoint = load_checkpoint(path, published.stream, layout, class_names or published.class_names)
     provenance = {"source": published.url, "dataset": "NTU RGB+D 60 xsub", "top1": published.top1}
     if checkpoint.clips.dims == 2:
@@ -259,7 +261,8 @@ def inspect_checkpoint(
     reports = []
     for found in resolve(model):
         checkpoint = _load_member(found.path, found.published, stream, layout, None)
-        clips, network = checkpoint.clips, checkpoint.build()
+        clips = checkpoint.clips
+        network = STGCNPP(checkpoint.model, clips.layout.adjacency())  # without the weights, which exports hide
         reports.append(
             {
                 "file": found.path.name,

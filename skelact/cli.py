@@ -16,6 +16,7 @@ from skelact import __version__
 from skelact.cli_convert import convert
 from skelact.cli_data import dataset_info, is_dataset, merge
 from skelact.cli_evaluate import fuse, numbers, test
+from skelact.cli_export import export
 from skelact.cli_extract import extract_poses
 from skelact.cli_train import train
 from skelact.cli_weights import weights
@@ -68,6 +69,7 @@ main.add_command(extract_poses)
 main.add_command(train)
 main.add_command(test)
 main.add_command(fuse)
+main.add_command(export)
 main.add_command(merge)
 
 
@@ -91,7 +93,7 @@ def _unknown_below(context: click.Context, parameter: click.Parameter, value: st
     "models",
     multiple=True,
     metavar="NAME|PATH",
-    help="Zoo name or checkpoint (skelact's, mmaction2's, PYSKL's); several are fused. Default: ntu60-2d-joint.",
+    help="Zoo name, checkpoint (also mmaction2's, PYSKL's) or export; several are fused. Default: ntu60-2d-joint.",
 )
 @click.option("--fusion-weights", callback=numbers, metavar="W,W,...", help="One for each --model, such as 2,1,2,1.")
 @click.option(

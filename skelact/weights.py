@@ -236,7 +236,7 @@ def resolve(name_or_path: str | Path, progress: bool = True) -> list[ResolvedMod
         SkelactError: it is neither a file nor a zoo name, or the download failed.
     """
     path, name = Path(name_or_path), str(name_or_path)
-    if path.is_file():
+    if path.is_file() or (path.is_dir() and any(path.glob("*.xml"))):  # a folder with an OpenVINO export
         return [ResolvedModel(path)]
     if name not in ZOO:
         what = "a folder, not a checkpoint file" if path.is_dir() else "neither a file nor a zoo name"
