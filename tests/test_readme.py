@@ -34,9 +34,9 @@ def test_a_command_of_the_readme_is_understood(command: str, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     current: click.Command = main
     context: click.Context | None = None
-    words = shlex.split(command)
+    words = shlex.split(command, comments=True)
     while isinstance(current, click.Group):
-        context = click.Context(current, parent=context, info_name=current.name)
+        context = click.Context(current, parent=context, info_name=current.name, **current.context_settings)
         found = current.get_command(context, words[0])
         assert found is not None, f"no command {words[0]}"
         current, words = found, words[1:]
