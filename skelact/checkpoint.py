@@ -71,6 +71,16 @@ class Checkpoint:
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write a checkpoint as safetensors, all or nothing."""
+    # Copies: safetensors refuses tensors that share memory.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in checkpoint.state_dict.items()}
+    # Not save_file, which makes a temporary file of its own and moves it, even over a device.
+    content = save(tensors, metadata_of(checkpoint))
+    with atomic_path(Path(path)) as part:
+        part.write_bytes(content)
+
+
+def metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """All of a checkpoint but its weights, as in the header of its file; ``checkpoint_of`` reads it back."""
     settings = {
         "model": asdict(checkpoint.model),
         "clips": asdict(checkpoint.clips),
@@ -79,13 +89,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "metrics": checkpoint.metrics,
     }
     text = json.dumps(settings, default=_plain)
-    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "settings": text}
-    # Copies: safetensors refuses tensors that share memory.
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in checkpoint.state_dict.items()}
-    # Not save_file, which makes a temporary file of its own and moves it, even over a device.
-    content = save(tensors, metadata)
-    with atomic_path(Path(path)) as part:
-        part.write_bytes(content)
+    return {"format": FORMAT, "format_version": str(FORMAT_VERSION), "settings": text}
 
 
 def _plain(value: Any) -> Any:
@@ -163,6 +167,15 @@ def _load_own(path: Path) -> Checkpoint:
         raise SkelactError(f"{path}: damaged safetensors file ({error})") from None
     if metadata.get("format") != FORMAT:
         raise SkelactError(f"{path}: expected a skelact checkpoint, found safetensors without its metadata")
+    return checkpoint_of(path, metadata, state_dict)
+
+
+def checkpoint_of(path: Path, metadata: Mapping[str, str], state_dict: dict[str, Tensor]) -> Checkpoint:
+    """A checkpoint from what ``metadata_of`` made of it, and its weights.
+
+    Raises:
+        SkelactError: the metadata, which are told to be of ``path``, are damaged or newer.
+    """
     try:
         settings = json.loads(metadata["settings"])
         model, clips = settings["model"], settings["clips"]

@@ -14,16 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from skelact.checkpoint import Checkpoint, _load_own, save_checkpoint
+from skelact.checkpoint import Checkpoint, checkpoint_of
 from skelact.errors import SkelactError
 from skelact.model import STGCNPP
 from skelact.skeleton import Layout
@@ -143,30 +140,15 @@ def _damaged(path: Path, error: Exception) -> SkelactError:
 # --- settings ----------------------------------------------------------------------------------------------------
 
 
-def settings_of(checkpoint: Checkpoint) -> Metadata:
-    """All of a checkpoint but the weights, as in the header of its file."""
-    with TemporaryDirectory(prefix="skelact-") as folder:
-        header = Path(folder) / "header.safetensors"
-        save_checkpoint(replace(checkpoint, state_dict={}), header)
-        with safe_open(header, framework="pt") as file:
-            return file.metadata()
-
-
 def _read_settings(path: Path, metadata: Mapping[str, str]) -> Checkpoint:
-    """The inverse: a checkpoint without weights."""
+    """A checkpoint without weights, from what ``checkpoint.metadata_of`` made of it."""
     missing = [key for key in METADATA_KEYS if key not in metadata]
     if missing:
         raise SkelactError(
             f"{path}: expected a network that skelact exported, found one without its metadata ({', '.join(missing)}); "
             "export the checkpoint with: skelact export"
         )
-    with TemporaryDirectory(prefix="skelact-") as folder:
-        header = Path(folder) / "header.safetensors"
-        header.write_bytes(save({}, {key: metadata[key] for key in METADATA_KEYS}))
-        try:
-            return _load_own(header)
-        except SkelactError as error:
-            raise SkelactError(str(error).replace(str(header), str(path))) from None
+    return checkpoint_of(path, metadata, {})
 
 
 # --- runtimes ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skelact.checkpoint import metadata_of
 from skelact.classifier import Classifier
 from skelact.errors import SkelactError
 from skelact.exported import (
@@ -22,7 +23,6 @@ from skelact.exported import (
     import_extra,
     load_exported,
     no_deprecations,
-    settings_of,
 )
 from skelact.files import atomic_path, check_writable, not_a_source, sha256_of
 from skelact.skeleton import Layout
@@ -107,7 +107,7 @@ def export(
     with TemporaryDirectory(prefix="skelact-") as folder:
         draft = Path(folder) / out.name
         with torch.no_grad(), no_deprecations():
-            write(network, torch.zeros(2, *shape), settings_of(checkpoint), draft)
+            write(network, torch.zeros(2, *shape), metadata_of(checkpoint), draft)
         difference, largest = compare(network, load_exported(draft).build(), shape)
         if not difference <= TOLERANCE:
             raise SkelactError(

@@ -21,11 +21,11 @@ from stand_ins import CLASSES, classifier_file, random_network
 import skelact
 from skelact import exporting
 from skelact.calibration import Calibration
-from skelact.checkpoint import load_checkpoint
+from skelact.checkpoint import load_checkpoint, metadata_of
 from skelact.classifier import Classifier
 from skelact.cli import main
 from skelact.errors import SkelactError
-from skelact.exported import is_exported, load_exported, settings_of
+from skelact.exported import is_exported, load_exported
 from skelact.exporting import SUFFIXES, compare, export
 from skelact.model import ModelSettings
 from skelact.skeleton import COCO, NTU, Layout
@@ -296,7 +296,7 @@ def test_other_files_are_refused(tmp_path: Path, exported: Path) -> None:
 
 def test_settings_that_fit_no_network_are_refused(model: Path, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(model)
-    metadata = settings_of(checkpoint)
+    metadata = metadata_of(checkpoint)
     example = torch.zeros(2, 2, 16, 17, 3)
     for old, new in (
         ('"num_classes": 4', '"num_classes": 5'),

@@ -1,0 +1,155 @@
+"""Weizmann and UT-Interaction, from videos: each person, or each sequence, is recognised by networks that never saw it.
+
+    python scripts/leave_one_out.py weizmann --seeds 0,1,2
+    python scripts/leave_one_out.py ut --seeds 0,1,2
+
+The poses are skelact's own (`extract-poses`). A run trains for a fixed number of epochs on all groups but one and tests
+its last weights on that one; nothing is chosen by what was left out. Everything is kept in runs/, and a run that was
+broken off goes on.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+import skelact
+from skelact.annotations import AnnotationSet, open_annotations, save_annotations
+from skelact.checkpoint import load_checkpoint
+from skelact.dataset import ClipDataset, samples_of
+from skelact.evaluate import score_samples
+from skelact.metrics import accuracy, report
+from skelact.plots import plot_confusion
+from skelact.recipes import RECIPES, TrainSettings
+from skelact.structures import Array
+from skelact.training import FOUR_STREAM
+
+GROUPS = {  # what is left out, in a sample's name
+    "weizmann": r"(?:^|/)([a-z]+)_\w+$",
+    "ut": r"set1_\d+_(\d+)_\d$",
+}
+FOLDERS = {"weizmann": "weizmann", "ut": "ut_interaction"}
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def dataset_of(name: str, clips: Path, pose_model: Path, work: Path) -> AnnotationSet:
+    """The poses of all labelled clips; UT's people who do nothing are left out."""
+    path = work / f"{name}.pkl"
+    if not path.exists():
+        found = skelact.extract_poses([clips / FOLDERS[name]], path, pose_model=str(pose_model))
+        click.echo(f"{path}: {found}", err=True)
+    whole = open_annotations(path)
+    names = whole.class_names or ()
+    kept = [sample for sample in whole.annotations if sample.label is not None and names[sample.label] != "none"]
+    classes = tuple(name for name in names if name != "none")
+    kept = [replace(sample, label=classes.index(names[sample.label or 0])) for sample in kept]
+    return replace(whole, annotations=kept, class_names=classes, split={})
+
+
+def group_of(name: str, pattern: str) -> str:
+    """Whom or what a sample belongs to."""
+    found = re.search(pattern, name)
+    if not found:
+        raise click.ClickException(f"{name}: expected a name like {pattern}")
+    return found[1]
+
+
+def scores_of(checkpoint: Path, data: Path) -> Array:
+    """Scores (N, num_classes) of the samples left out, 10 clips each."""
+    model = load_checkpoint(checkpoint)
+    dataset = open_annotations(data)
+    tested = ClipDataset(
+        dataset.annotations, samples_of(dataset, "left", model.clips), model.clips, train=False, num_clips=10
+    )
+    return score_samples(model.build().to(DEVICE), tested, DEVICE)
+
+
+def settings_of(recipe: str, changes: tuple[str, ...]) -> TrainSettings:
+    """A recipe with ``name=value`` changes."""
+    pairs = (change.split("=", 1) for change in changes)
+    plain: dict[str, Any] = {name: ast.literal_eval(v) if v[:1] in "0123456789([NTF'" else v for name, v in pairs}
+    return replace(RECIPES[recipe], val_split="none", **plain)
+
+
+@click.command()
+@click.argument("name", type=click.Choice(sorted(GROUPS)))
+@click.argument("changes", nargs=-1, metavar="SETTING=VALUE...")
+@click.option("--clips", default="../shared/media/clips", type=click.Path(path_type=Path))
+@click.option(
+    "--pose-model", default="../shared/weights/yolov8n-pose_int8_openvino_model", type=click.Path(path_type=Path)
+)
+@click.option("--recipe", default="default")
+@click.option("--streams", default="joint,bone")
+@click.option("--seeds", default="0,1,2")
+@click.option("--run", "run_name", default="final", help="Of the runs' folder.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Default: docs/NAME.json")
+def main(
+    name: str,
+    changes: tuple[str, ...],
+    clips: Path,
+    pose_model: Path,
+    recipe: str,
+    streams: str,
+    seeds: str,
+    run_name: str,
+    json_path: Path | None,
+) -> None:
+    """Train with each group left out in turn, and test on it."""
+    work = Path("runs") / name
+    work.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(recipe, changes)
+    whole = dataset_of(name, clips, pose_model, work)
+    groups = np.array([group_of(sample.frame_dir, GROUPS[name]) for sample in whole.annotations])
+    labels = np.array([sample.label for sample in whole.annotations])
+    class_names = whole.class_names or ()
+    click.echo(f"{len(labels)} samples, {len(class_names)} classes, {len(set(groups))} groups", err=True)
+    top1: dict[str, list[float]] = {}
+    for seed in map(int, seeds.split(",")):
+        scores = {stream: np.zeros((len(labels), len(class_names))) for stream in streams.split(",")}
+        for group in sorted(set(groups)):
+            data = work / f"without-{group}.pkl"
+            if not data.exists():
+                named = {
+                    key: tuple(
+                        s.frame_dir for s, g in zip(whole.annotations, groups, strict=True) if (g == group) == on
+                    )
+                    for key, on in (("train", False), ("left", True))
+                }
+                save_annotations(replace(whole, split=named), data)
+            for stream, table in scores.items():
+                out = work / run_name / f"{recipe}-{seed}-{group}-{stream}"
+                run = replace(settings, stream=stream, seed=seed)
+                last = skelact.train(data, out, run, resume=out.exists(), device=DEVICE).last
+                table[groups == group] = scores_of(last, data)
+        fused = np.sum([FOUR_STREAM[stream] * table for stream, table in scores.items()], axis=0)
+        fused /= fused.sum(1, keepdims=True)
+        for key, table in {**scores, **({"fused": fused} if len(scores) > 1 else {})}.items():
+            top1.setdefault(key, []).append(accuracy(table, labels))
+        click.echo(json.dumps({"seed": seed, **{key: round(values[-1], 4) for key, values in top1.items()}}))
+    json_path = json_path or Path("docs") / f"{name}.json"
+    json_path.parent.mkdir(exist_ok=True)
+    result = {
+        "changes": changes,
+        "recipe": recipe,
+        "samples": len(labels),
+        "groups": len(set(groups)),
+        "top1_by_seed": top1,
+        "mean_top1": {key: float(np.mean(values)) for key, values in top1.items()},
+        "std_over_seeds": {key: float(np.std(values)) for key, values in top1.items()},
+        "torch": torch.__version__,
+    }
+    json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    plot_confusion(report(fused, labels, class_names).confusion, class_names, json_path.with_suffix(".png"))
+    click.echo(json.dumps(result["mean_top1"]))
+
+
+if __name__ == "__main__":
+    main()
