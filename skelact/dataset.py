@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from skelact.annotations import Annotation, AnnotationSet
 from skelact.augment import MIN_SPAN, augment
@@ -91,6 +91,18 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         if self.augmentations:
             keypoint, score = augment(keypoint, score, settings.layout, self.augmentations, rng)
         return gather(stream_features(keypoint, score, settings), frame_inds[None], settings)[0]
+
+
+def batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """A loader's batches; what goes wrong in its processes is told in one line."""
+    try:
+        yield from loader
+    except SkelactError as error:  # from a worker, its message is a traceback with the line that matters last
+        raise SkelactError(str(error).strip().splitlines()[-1].removeprefix("skelact.errors.SkelactError: ")) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise SkelactError(f"a process that prepares clips died ({error}); take fewer --workers") from None
 
 
 def samples_of(dataset: AnnotationSet, split: str | None, settings: ClipSettings) -> list[int]:

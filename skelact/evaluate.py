@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from skelact.calibration import scores_of
-from skelact.dataset import ClipDataset
+from skelact.dataset import ClipDataset, batches
 from skelact.metrics import Metrics
 from skelact.structures import Array
 
@@ -74,7 +74,7 @@ def score_samples(
     network.eval()
     bar = tqdm(desc=progress, total=len(data), unit=" samples", disable=None if progress else True)
     with torch.inference_mode(), bar:
-        for clips, _ in DataLoader(data, batch_size, num_workers=workers):
+        for clips, _ in batches(DataLoader(data, batch_size, num_workers=workers)):
             N, num_clips = clips.shape[:2]
             logits = network(clips.flatten(0, 1).to(device)).cpu().double()
             scores.append(scores_of(logits.view(N, num_clips, -1).numpy(), temperature))

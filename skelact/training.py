@@ -21,7 +21,7 @@ from skelact.annotations import AnnotationSet, open_annotations
 from skelact.calibration import calibrate
 from skelact.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skelact.clips import STREAMS, ClipSettings
-from skelact.dataset import ClipDataset, samples_of
+from skelact.dataset import ClipDataset, batches, samples_of
 from skelact.errors import SkelactError
 from skelact.evaluate import score_samples
 from skelact.files import sha256_of
@@ -332,7 +332,7 @@ class _Run:
                 if settings.freeze:
                     self.network.backbone.eval()
                 sums = torch.zeros(3, device=here.device)  # of the loss, of right answers, of clips
-                for step, (batch, target) in enumerate(loader):
+                for step, (batch, target) in enumerate(batches(loader)):
                     self._set_rate(epoch + step / len(loader))
                     target = target.to(here.device, non_blocking=True)
                     with torch.autocast(here.device.split(":")[0], half, enabled=settings.amp):
@@ -431,8 +431,10 @@ class _Run:
     def _scores(self, network: nn.Module, data: ClipDataset) -> Array:
         """Scores (N, num_classes) of all samples, each scored once, by one of the processes."""
         mine = range(self.here.rank, len(data), self.here.count)
-        scores = score_samples(network, Subset(data, mine), self.here.device, workers=self.workers)
-        whole = np.zeros((len(data), scores.shape[1]))
+        whole = np.zeros((len(data), len(self.job.class_names)))
+        scores = whole[:0]
+        if mine:
+            scores = score_samples(network, Subset(data, mine), self.here.device, workers=self.workers)
         for rank, part in enumerate(self.here.gather(scores)):
             whole[rank :: self.here.count] = part
         return whole

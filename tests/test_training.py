@@ -336,3 +336,16 @@ def test_a_full_disk_leaves_the_last_checkpoint(data: Path, tmp_path: Path, monk
         train(data, tmp_path / "run", replace(QUICK, epochs=2), resume=True, progress=False)
     after = weights_of(tmp_path / "run" / "last.safetensors")
     assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_a_sample_that_breaks_while_training_is_told_in_one_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise SkelactError("sample s3: cannot be read")
+
+    monkeypatch.setattr("skelact.dataset.normalise", broken)
+    for workers in (0, 2):
+        with pytest.raises(SkelactError) as caught:
+            train(data, tmp_path / str(workers), QUICK, workers=workers, progress=False)
+        assert str(caught.value) == "sample s3: cannot be read"
