@@ -122,7 +122,7 @@ def train(
     settings = settings or TrainSettings()
     dataset = open_annotations(data)
     with processes(device) as here, _determinism(settings.deterministic):
-        job = _job(dataset, settings, layout, init)
+        job = prepare(dataset, settings, layout, init)
         config = {
             **asdict(settings),
             "split": job.split,
@@ -177,7 +177,17 @@ def train_streams(
 # --- what is trained on what -------------------------------------------------------------------------------------
 
 
-def _job(dataset: AnnotationSet, settings: TrainSettings, layout: Layout | None, init: str | Path | None) -> Job:
+def prepare(
+    dataset: AnnotationSet, settings: TrainSettings, layout: Layout | None = None, init: str | Path | None = None
+) -> Job:
+    """Read off the dataset what a run needs.
+
+    Args:
+        dataset, settings, layout, init: as for ``train``.
+
+    Raises:
+        SkelactError: the data don't train, or the checkpoint to start from does not fit them.
+    """
     start = None if init is None else _start(init, settings)
     clips = _clip_settings(dataset, settings, layout, start)
     split = settings.split or next((name for name in ("train", "xsub_train") if name in dataset.split), None)
