@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -547,16 +549,14 @@ def _network(job: Job) -> STGCNPP:
     return network
 
 
-class _determinism:  # noqa: N801 (a context manager)
-    """Deterministic operations, within."""
-
-    def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted
-
-    def __enter__(self) -> None:
-        self.before = torch.are_deterministic_algorithms_enabled()
-        if self.wanted:
-            torch.use_deterministic_algorithms(True)
-
-    def __exit__(self, *error: object) -> None:
-        torch.use_deterministic_algorithms(self.before)
+@contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Only deterministic operations, within."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -349,3 +349,13 @@ def test_a_sample_that_breaks_while_training_is_told_in_one_line(
         with pytest.raises(SkelactError) as caught:
             train(data, tmp_path / str(workers), QUICK, workers=workers, progress=False)
         assert str(caught.value) == "sample s3: cannot be read"
+
+
+def test_scalars_for_tensorboard(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra skelact[tensorboard]")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(data, tmp_path / "run", QUICK, progress=False)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert {"loss", "lr", "train_top1", "val_top1"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss")] == [0, 1]
