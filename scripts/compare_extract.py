@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import click
+import torch
 
 import skelact
 from skelact import extract
@@ -24,12 +25,14 @@ from skelact.yolo import load_ultralytics
 def plain_loop(videos: list[Path], pose_model: str) -> tuple[int, float]:
     """Pose and track each video as ultralytics' documentation shows it: (frames, seconds)."""
     ultralytics = load_ultralytics()
+    threads = torch.get_num_threads()
     start, frames = time.perf_counter(), 0
     model = ultralytics.YOLO(pose_model, task="pose")
     for video in videos:
         for result in model.track(str(video), stream=True, conf=0.1, tracker="bytetrack.yaml", verbose=False):
             result.cpu().numpy()
             frames += 1  # each call of track() starts with a new tracker
+    torch.set_num_threads(threads)  # ultralytics takes one away, for skelact's turn too
     return frames, time.perf_counter() - start
 
 

@@ -32,7 +32,7 @@ from skelact.tracking import DEFAULT_TRACKER, Tracker
 logger = logging.getLogger("skelact")
 
 # Part of the key under which poses are kept: raise it when they would come out differently.
-POSES_VERSION = 1
+POSES_VERSION = 2
 REPORT_FIELDS = ("path", "name", "status", "frames", "persons", "frames_with_poses", "class_name", "split", "reason")
 
 

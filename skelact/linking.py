@@ -25,11 +25,15 @@ Path = dict[int, int]
 CONTESTED_IOU = 0.25  # boxes that overlap more may be mixed up
 END_FRAMES = 10  # over which the state at a path's end is averaged
 MIN_PIECE = 4  # frames; shorter pieces between two overlaps tell nothing
-# Costs are in body heights. A link that the tracker made itself is trusted by so much:
+# Costs are in body heights. A link that the tracker made itself is trusted by so much, and half as much for each
+# half-life that the overlap lasted: of two who hug it knows no better than chance who is who afterwards.
 TRACKER_BONUS = 0.3
+TRUST_HALF_LIFE_S = 0.5
 MAX_COST = 3.0  # and a link that costs more is none
 PAUSE_WEIGHT = 0.5  # for each second out of sight
-SPEED_WEIGHT = 0.5  # s: a change of speed by one height a second costs half a height
+SPEED_WEIGHT = 0.5  # s: a change of speed by one height a second costs half a height, ...
+SPEED_HALF_LIFE_S = 1.0  # ... a quarter after this time: people slow down, and turn back
+GOES_ON_S = 2.0  # nobody is thought to have gone on at their speed for longer
 POSE_WEIGHT = 3.0
 COLOUR_WEIGHT = 0.03  # for each unit of CIELAB difference, of which 100 lie between black and white
 SIZE_WEIGHT = 1.5
@@ -116,10 +120,11 @@ def relink(
     starts = [_state(piece, frames, colours, at_end=False) for piece in pieces]
     costs: dict[tuple[int, int], float] = {}
     for a, b in _candidates(pieces, contested, round(max_pause_s * fps)):
-        costs[a, b] = _cost(ends[a], starts[b], pieces[b].start - pieces[a].end, fps)
+        gap_s = (pieces[b].start - pieces[a].end) / fps
+        costs[a, b] = _cost(ends[a], starts[b], gap_s, fps)
         if pieces[a].origin == pieces[b].origin:
             # The tracker's own link is trusted, and never cut for nothing.
-            costs[a, b] = min(costs[a, b], MAX_COST - 0.01) - TRACKER_BONUS
+            costs[a, b] = min(costs[a, b], MAX_COST - 0.01) - TRACKER_BONUS * 0.5 ** (gap_s / TRUST_HALF_LIFE_S)
     successor = _assign(costs, len(pieces))
     return _join(pieces, successor, paths, contested, frames, colours, [state.colour for state in starts])
 
@@ -207,18 +212,19 @@ def _state(piece: Piece, frames: Sequence[FramePoses], colours: Sequence[Array] 
     return _State(centres[-1 if at_end else 0], velocity, height, posture, colour)
 
 
-def _cost(end: _State, start: _State, gap: int, fps: float) -> float:
+def _cost(end: _State, start: _State, gap_s: float, fps: float) -> float:
     """How badly a piece that starts fits to one that has ended, in body heights."""
     height = (end.height + start.height) / 2
     step = start.centre - end.centre
     stays = np.linalg.norm(step)
-    goes_on = np.linalg.norm(step - (end.velocity + start.velocity) / 2 * gap)
+    goes_on = np.linalg.norm(step - (end.velocity + start.velocity) / 2 * min(gap_s, GOES_ON_S) * fps)
     speed_change = np.linalg.norm(end.velocity - start.velocity) * fps / height
+    speed_weight = SPEED_WEIGHT * 0.5 ** (gap_s / SPEED_HALF_LIFE_S)
     colour = _colour_difference(end.colour, start.colour[None])[0]
     return float(
         min(stays, goes_on) / height
-        + PAUSE_WEIGHT * gap / fps
-        + SPEED_WEIGHT * min(speed_change, 2.0)
+        + PAUSE_WEIGHT * gap_s
+        + speed_weight * min(speed_change, 2.0)
         + POSE_WEIGHT * np.linalg.norm(end.posture - start.posture, axis=-1).mean()
         + COLOUR_WEIGHT * colour
         + SIZE_WEIGHT * abs(np.log(end.height / start.height))

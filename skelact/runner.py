@@ -8,10 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from skelact.errors import SkelactError
 
@@ -103,6 +107,8 @@ def _run_in_processes(
 def _start_worker(counter: Any, workers: int) -> None:
     """Give a worker its share of the cores, and leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # tqdm's own lock holds a semaphore, which Python reports as leaked when the pool stops its processes.
+    tqdm.set_lock(threading.RLock())
     with counter.get_lock():
         number = counter.value
         counter.value += 1
@@ -133,13 +139,14 @@ def _run_on_ray(
     if started:
         try:
             cluster = address or os.environ.get("RAY_ADDRESS")
+            _check_listens(cluster)
             own: dict[str, Any] = (
                 {} if cluster else {"include_dashboard": False, "num_cpus": workers if workers > 1 else None}
             )
             ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise SkelactError(
-                f"engine ray: no cluster at {address}: {error}; start one with `ray start --head`"
+                f"engine ray: no cluster at {cluster}: {error}; start one with `ray start --head`"
             ) from error
     try:
         remote = ray.remote(task).options(max_retries=RAY_RETRIES, num_cpus=1)
@@ -163,3 +170,10 @@ def _run_on_ray(
     finally:
         if started:
             ray.shutdown()
+
+
+def _check_listens(address: str | None) -> None:
+    """Find out at once that nothing answers there; Ray itself goes on trying for many minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

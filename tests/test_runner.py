@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from skelact.errors import SkelactError
 from skelact.runner import Lost, default_workers, run_tasks
@@ -39,6 +40,12 @@ def slow_double(number: int) -> int:
     return 2 * number
 
 
+def draw_bar(number: int) -> str:
+    """What guards the bar that a task draws."""
+    list(tqdm(range(number), disable=True))
+    return type(tqdm.get_lock()).__name__
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_task_is_done(workers: int) -> None:
     assert sorted(run_tasks(double, range(7), workers)) == [(k, 2 * k) for k in range(7)]
@@ -54,6 +61,11 @@ def test_a_worker_that_dies_loses_its_task_only() -> None:
     assert {k: value for k, value in results.items() if k not in (3, 5)} == {k: 2 * k for k in (0, 1, 2, 4, 6, 7)}
     assert results[3] == Lost("its worker process died of SIGKILL: out of memory?")
     assert results[5] == Lost("its worker process ended with exit code 7")
+
+
+def test_bars_in_workers_take_no_semaphore() -> None:
+    """Python would report it as leaked, on the user's terminal, when the workers are stopped."""
+    assert dict(run_tasks(draw_bar, range(3), 2)) == dict.fromkeys(range(3), "RLock")
 
 
 def test_a_caller_who_stops_early_leaves_no_processes() -> None:
@@ -74,6 +86,14 @@ def test_without_ray_the_error_tells_how_to_get_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(SkelactError, match=r"pip install 'skelact\[ray\]'"):
         list(run_tasks(double, range(2), engine="ray"))
+
+
+def test_a_ray_cluster_that_is_not_there_is_told_at_once() -> None:
+    pytest.importorskip("ray", reason="needs the extra skelact[ray]")
+    start = time.monotonic()
+    with pytest.raises(SkelactError, match=r"no cluster at 127\.0\.0\.1:1: .*; start one with `ray start --head`"):
+        list(run_tasks(double, range(2), engine="ray", ray_address="127.0.0.1:1"))
+    assert time.monotonic() - start < 30
 
 
 @pytest.fixture
