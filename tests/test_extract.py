@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import re
 import shutil
@@ -90,6 +91,22 @@ def same(a: AnnotationSet, b: AnnotationSet) -> bool:
             for x, y in zip(a.annotations, b.annotations, strict=True)
         )
     )
+
+
+def test_the_pose_model_is_loaded_once(
+    folder: Path, films: dict[str, Film], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load(pose_model: str, device: str | None) -> Estimator:
+        loaded.append(pose_model)
+        return Estimator([film for name, film in films.items() if name != "nobody"])
+
+    monkeypatch.setattr(extract, "PoseModel", load)
+    monkeypatch.setattr(extract, "_estimator", functools.cache(extract._estimator.__wrapped__))
+    monkeypatch.setattr("skelact.extract.choose_device", lambda device: device or "cpu")
+    extract_poses(folder, tmp_path / "set.pkl", pose_model="some.pt", workers=1, progress=False)
+    assert loaded == ["some.pt"]
 
 
 def test_folders_of_classes_become_a_dataset(folder: Path, drawn: Estimator, tmp_path: Path) -> None:
