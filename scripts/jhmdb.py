@@ -9,41 +9,25 @@ Everything is kept in runs/jhmdb, and a run that was broken off goes on.
 
 from __future__ import annotations
 
-import ast
 import csv
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import torch
+from experiment import scores_of, settings_of, trained
 
 import skelact
 from skelact.annotations import AnnotationSet, open_annotations, save_annotations
-from skelact.checkpoint import load_checkpoint
 from skelact.clips import STREAMS
-from skelact.dataset import ClipDataset, samples_of
-from skelact.evaluate import score_samples
 from skelact.metrics import accuracy
-from skelact.recipes import RECIPES, TrainSettings
-from skelact.structures import Array
 from skelact.training import FOUR_STREAM, TWO_STREAM
 
 RUNS = Path("runs/jhmdb")
 DOCS = Path("docs")
 FOLDS = 3
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def settings_of(recipe: str, changes: tuple[str, ...]) -> TrainSettings:
-    """A recipe with ``name=value`` changes."""
-    pairs = (change.split("=", 1) for change in changes)
-    plain: dict[str, Any] = {
-        name: ast.literal_eval(value) if value[:1] in "0123456789([NTF'" else value for name, value in pairs
-    }
-    return replace(RECIPES[recipe], val_split="none", **plain)
 
 
 def converted(data: Path, split: int) -> Path:
@@ -74,22 +58,6 @@ def folds(data: Path) -> list[Path]:
             samples = [whole.annotations[k] for k in indices]
             save_annotations(AnnotationSet(samples, named, whole.class_names, whole.layout), paths[-1])
     return paths
-
-
-def scores_of(checkpoint: Path, data: Path, split: str, clips: int) -> tuple[Array, Array]:
-    """Scores and labels of a split."""
-    model = load_checkpoint(checkpoint)
-    dataset = open_annotations(data)
-    tested = ClipDataset(
-        dataset.annotations, samples_of(dataset, split, model.clips), model.clips, train=False, num_clips=clips
-    )
-    scores = score_samples(model.build().to(DEVICE), tested, DEVICE)
-    return scores, np.array([dataset.annotations[k].label for k in tested.indices])
-
-
-def trained(data: Path, out: Path, settings: TrainSettings) -> Path:
-    """The last checkpoint of a run, which is done or gone on with where it is not."""
-    return skelact.train(data, out, settings, resume=out.exists(), device=DEVICE).last
 
 
 @click.group()

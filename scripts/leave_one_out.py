@@ -10,26 +10,20 @@ broken off goes on.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import torch
+from experiment import scores_of, settings_of, trained
 
 import skelact
 from skelact.annotations import AnnotationSet, open_annotations, save_annotations
-from skelact.checkpoint import load_checkpoint
-from skelact.dataset import ClipDataset, samples_of
-from skelact.evaluate import score_samples
 from skelact.metrics import accuracy, report
 from skelact.plots import plot_confusion
-from skelact.recipes import RECIPES, TrainSettings
-from skelact.structures import Array
 from skelact.training import FOUR_STREAM
 
 GROUPS = {  # what is left out, in a sample's name
@@ -37,7 +31,6 @@ GROUPS = {  # what is left out, in a sample's name
     "ut": r"set1_\d+_(\d+)_\d$",
 }
 FOLDERS = {"weizmann": "weizmann", "ut": "ut_interaction"}
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def dataset_of(name: str, clips: Path, pose_model: Path, work: Path) -> AnnotationSet:
@@ -60,23 +53,6 @@ def group_of(name: str, pattern: str) -> str:
     if not found:
         raise click.ClickException(f"{name}: expected a name like {pattern}")
     return found[1]
-
-
-def scores_of(checkpoint: Path, data: Path) -> Array:
-    """Scores (N, num_classes) of the samples left out, 10 clips each."""
-    model = load_checkpoint(checkpoint)
-    dataset = open_annotations(data)
-    tested = ClipDataset(
-        dataset.annotations, samples_of(dataset, "left", model.clips), model.clips, train=False, num_clips=10
-    )
-    return score_samples(model.build().to(DEVICE), tested, DEVICE)
-
-
-def settings_of(recipe: str, changes: tuple[str, ...]) -> TrainSettings:
-    """A recipe with ``name=value`` changes."""
-    pairs = (change.split("=", 1) for change in changes)
-    plain: dict[str, Any] = {name: ast.literal_eval(v) if v[:1] in "0123456789([NTF'" else v for name, v in pairs}
-    return replace(RECIPES[recipe], val_split="none", **plain)
 
 
 @click.command()
@@ -127,8 +103,7 @@ def main(
             for stream, table in scores.items():
                 out = work / run_name / f"{recipe}-{seed}-{group}-{stream}"
                 run = replace(settings, stream=stream, seed=seed)
-                last = skelact.train(data, out, run, resume=out.exists(), device=DEVICE).last
-                table[groups == group] = scores_of(last, data)
+                table[groups == group] = scores_of(trained(data, out, run), data, "left", clips=10)[0]
         fused = np.sum([FOUR_STREAM[stream] * table for stream, table in scores.items()], axis=0)
         fused /= fused.sum(1, keepdims=True)
         for key, table in {**scores, **({"fused": fused} if len(scores) > 1 else {})}.items():

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from skelact import __version__
+from skelact import __version__, cli_options
 from skelact.cli_convert import convert
 from skelact.cli_data import dataset_info, is_dataset, merge
-from skelact.cli_evaluate import fuse, numbers, test
+from skelact.cli_evaluate import fuse, test
 from skelact.cli_export import export
 from skelact.cli_extract import extract_poses
 from skelact.cli_train import train
@@ -95,7 +95,7 @@ def _unknown_below(context: click.Context, parameter: click.Parameter, value: st
     metavar="NAME|PATH",
     help="Zoo name, checkpoint (also mmaction2's, PYSKL's) or export; several are fused. Default: ntu60-2d-joint.",
 )
-@click.option("--fusion-weights", callback=numbers, metavar="W,W,...", help="One for each --model, such as 2,1,2,1.")
+@cli_options.fusion_weights
 @click.option(
     "--pose-model",
     default="yolo26n-pose.pt",
@@ -103,7 +103,7 @@ def _unknown_below(context: click.Context, parameter: click.Parameter, value: st
     metavar="NAME|PATH",
     help="Anything that ultralytics' YOLO() takes: .pt, ONNX, an OpenVINO folder, TensorRT.",
 )
-@click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
+@cli_options.device
 @click.option(
     "--tracker",
     default="bytetrack",
@@ -112,13 +112,7 @@ def _unknown_below(context: click.Context, parameter: click.Parameter, value: st
     help="bytetrack, botsort, ocsort, deepocsort, fasttrack, tracktrack, or a tracker's YAML file.",
 )
 @click.option("--topk", type=click.IntRange(1), default=5, show_default=True, help="Classes to print for each source.")
-@click.option(
-    "--clips",
-    type=click.Choice(["1", "10"]),
-    default="10",
-    show_default=True,
-    help="10 is more accurate, 1 faster.",
-)
+@cli_options.clips
 @click.option(
     "--unknown-below",
     default="auto",
@@ -132,12 +126,8 @@ def _unknown_below(context: click.Context, parameter: click.Parameter, value: st
     metavar="NAME,NAME,...",
     help="Score only these classes; separate with ; if names hold commas.",
 )
-@click.option(
-    "--stream",
-    type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]),
-    help="Of a checkpoint whose metadata and name don't tell.",
-)
-@click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a checkpoint that does not tell.")
+@cli_options.stream
+@cli_options.layout
 @click.option(
     "--class-names",
     type=click.Path(exists=True, dir_okay=False),

@@ -10,18 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skelact import cli_options
+
 if TYPE_CHECKING:
     from skelact.evaluate import Evaluation
-
-
-def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
-    """``2,1,2,1`` as numbers."""
-    if value is None:
-        return None
-    try:
-        return [float(part) for part in value.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"expected numbers such as 2,1,2,1, found {value!r}") from None
 
 
 def _outputs(command: Callable[..., None]) -> Callable[..., None]:
@@ -46,24 +38,14 @@ def _outputs(command: Callable[..., None]) -> Callable[..., None]:
     metavar="NAME|PATH",
     help="Zoo name or checkpoint (skelact's, mmaction2's, PYSKL's); several are fused.",
 )
-@click.option("--fusion-weights", callback=numbers, metavar="W,W,...", help="One for each --model, such as 2,1,2,1.")
+@cli_options.fusion_weights
 @click.option("--split", metavar="NAME", help="To test on. Default: the validation split, else all samples.")
-@click.option(
-    "--stream",
-    type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]),
-    help="Of a checkpoint whose metadata and name don't tell.",
-)
-@click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a checkpoint that does not tell.")
-@click.option(
-    "--clips",
-    type=click.Choice(["1", "10"]),
-    default="10",
-    show_default=True,
-    help="10 is more accurate, 1 faster.",
-)
+@cli_options.stream
+@cli_options.layout
+@cli_options.clips
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Samples in a step.")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that prepare clips.")
-@click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
+@cli_options.device
 @_outputs
 def test(
     data: str,
@@ -101,7 +83,7 @@ def test(
 
 @click.command()
 @click.argument("dumps", nargs=-1, required=True, metavar="A.pkl B.pkl...", type=click.Path())
-@click.option("--fusion-weights", callback=numbers, metavar="W,W,...", help="One for each dump, such as 2,1,2,1.")
+@cli_options.fusion_weights
 @click.option("--softmax", is_flag=True, help="The dumps hold logits, not scores.")
 @click.option("--labels", type=click.Path(), metavar="DATA.pkl", help="Dataset with the labels of bare scores.")
 @click.option("--split", metavar="NAME", help="The split of --labels that was tested.")

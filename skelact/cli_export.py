@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from skelact import cli_options
+
 
 @click.command()
 @click.argument("model", metavar="CHECKPOINT")
@@ -20,12 +22,8 @@ import click
     metavar="PATH",
     help="The file: .onnx, .xml (OpenVINO; its .bin lies beside it) or .torchscript. Default: beside the checkpoint.",
 )
-@click.option(
-    "--stream",
-    type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]),
-    help="Of a checkpoint whose metadata and name don't tell.",
-)
-@click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a checkpoint that does not tell.")
+@cli_options.stream
+@cli_options.layout
 @click.option("--json", "json_path", metavar="PATH|-", help="Write the check as JSON; - is stdout.")
 def export(
     model: str, format: str | None, out: str | None, stream: str | None, layout: str | None, json_path: str | None

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from skelact import cli_options
+
 # Options that change how the work is done and not what comes out; they stay out of the provenance.
 _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--quiet")
 
@@ -23,7 +25,7 @@ _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--quiet"
 @click.option("--stride", type=click.IntRange(1), default=1, show_default=True, help="Pose every Nth frame only.")
 @click.option("--pose-model", default="yolo26n-pose.pt", show_default=True, metavar="NAME|PATH", help="As in predict.")
 @click.option("--tracker", default="bytetrack", show_default=True, metavar="NAME|PATH", help="As in predict.")
-@click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
+@cli_options.device
 @click.option("--half", is_flag=True, help="float16 on disk: half the size, but joints above 1024 are rounded to 1 px.")
 @click.option("--workers", type=click.IntRange(1), help="Processes. Default: chosen.")
 @click.option(

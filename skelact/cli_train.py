@@ -8,6 +8,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from skelact import cli_options
+
 AUGMENTATIONS = "crop, flip, rotate, scale, shift, noise, joint-dropout, score-dropout"
 
 
@@ -72,7 +74,7 @@ def _augmentations(context: click.Context, parameter: click.Parameter, value: st
 @click.option("--compile", is_flag=True, help="Have torch compile the network.")
 @click.option("--deterministic", is_flag=True, help="Only deterministic operations, on a GPU too.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and clips.")
-@click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
+@cli_options.device
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that prepare clips.")
 @click.option("--resume", is_flag=True, help="Go on from what --out holds.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
