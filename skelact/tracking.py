@@ -35,6 +35,9 @@ class Mending:
         min_score: tracks whose mean box score is lower are ghosts.
         min_keypoint_score: so are those whose mean keypoint score is lower: a hand, a poster. The longest of them
             stays if nobody else is there.
+        max_double_s: tracks that are seen for less than this, with a mean keypoint score under ``min_double_score``,
+            are doubles of somebody who is seen four times as long and in whose box they lie.
+        min_double_score: see there.
     """
 
     max_gap: int = 10
@@ -42,6 +45,8 @@ class Mending:
     min_track_s: float = 0.5
     min_score: float = 0.3
     min_keypoint_score: float = 0.2
+    max_double_s: float = 1.5
+    min_double_score: float = 0.5
 
 
 class Tracker:
@@ -160,7 +165,25 @@ def _without_ghosts(paths: list[Path], frames: Sequence[FramePoses], fps: float,
     min_length = min(mending.min_track_s * fps, len(frames) / 4)
     sure = [path for path in paths if len(path) >= min_length and mean(path, "bbox_score") >= mending.min_score]
     posed = [path for path in sure if mean(path, "keypoint_score") >= mending.min_keypoint_score]
-    return posed or sorted(sure, key=len)[-1:]
+
+    def is_double(path: Path) -> bool:
+        if len(path) >= mending.max_double_s * fps or mean(path, "keypoint_score") >= mending.min_double_score:
+            return False
+        longer = [other for other in posed if len(other) >= 4 * len(path)]
+        return any(_share_inside(path, other, frames) > 0.75 for other in longer)
+
+    return [path for path in posed if not is_double(path)] or sorted(sure, key=len)[-1:]
+
+
+def _share_inside(path: Path, other: Path, frames: Sequence[FramePoses]) -> float:
+    """Share of a path's frames in which its box lies in another path's, or that one's in it, by over 70 % of the area."""
+    inside = 0
+    for t in path.keys() & other.keys():
+        box, around = frames[t].bbox[path[t]], frames[t].bbox[other[t]]
+        low, high = np.maximum(box[:2], around[:2]), np.minimum(box[2:], around[2:])
+        smaller = min(np.prod(box[2:] - box[:2]), np.prod(around[2:] - around[:2]))
+        inside += bool(np.prod(np.clip(high - low, 0, None)) > 0.7 * smaller)
+    return inside / len(path)
 
 
 def _to_track(track_id: int, path: Path, frames: Sequence[FramePoses], max_gap: int) -> Track:

@@ -132,6 +132,19 @@ def test_a_false_detection_that_flickers_is_nobody() -> None:
     assert track.num_frames == 90
 
 
+def test_an_arm_taken_for_a_second_person_for_a_second_is_nobody() -> None:
+    frames, *_ = map(list, zip(*seen(drawn_people.scene_of("wave"), 5.0), strict=True))
+    body = frames[0].bbox[0]
+    inside = (float(body[0]) + 5, float(body[1] + body[3]) / 2 - 50)
+    for t in range(40, 70):
+        frames[t] = flicker(frames[t], inside, 0.4)
+    (track,) = follow(frames)
+    assert track.num_frames == 150
+    for t in range(40, 70):  # joints that are well seen are somebody's
+        frames[t].keypoint_score[frames[t].keypoint_score == np.float32(0.4)] = 0.8
+    assert len(follow(frames)) == 2
+
+
 def test_nobody_is_there() -> None:
     frames, *_ = map(list, zip(*seen(drawn_people.nobody(), 1.0), strict=True))
     assert follow(frames) == ()
