@@ -10,11 +10,11 @@ from skelact.clips import known_joints
 from skelact.skeleton import Layout
 from skelact.structures import Array
 
-AUGMENTATIONS = {
+AUGMENTATIONS = {  # ranges are for a strength of 1
     "crop": "a part of the sample, 70 to 100 % of its time (with --sampling interpolate)",
     "flip": "half of the clips mirrored, left and right joints changed over",
     "rotate": "by up to 10 degrees in the picture, about the vertical in 3D",
-    "scale": "width and height by 0.85 to 1.15, each on its own",
+    "scale": "width and height by 0.86 to 1.16, each on its own",
     "shift": "by up to a fifth of a person's height",
     "noise": "each joint's places by 1 % of a person's height, anew in each frame",
     "joint-dropout": "a third of the clips lose up to a quarter of their joints",
@@ -25,7 +25,12 @@ HEIGHTS = 4.0  # a standing person's height, in root mean square distances of th
 
 
 def augment(
-    keypoint: Array, keypoint_score: Array | None, layout: Layout, chosen: Collection[str], rng: np.random.Generator
+    keypoint: Array,
+    keypoint_score: Array | None,
+    layout: Layout,
+    chosen: Collection[str],
+    rng: np.random.Generator,
+    strength: float = 1.0,
 ) -> tuple[Array, Array | None]:
     """Change a normalised clip at random.
 
@@ -35,6 +40,7 @@ def augment(
         layout: tells left from right.
         chosen: of ``AUGMENTATIONS``.
         rng: the source of chance.
+        strength: multiplies the ranges of rotating, scaling, shifting and noise.
     """
     C = keypoint.shape[-1]
     known = known_joints(keypoint, keypoint_score)
@@ -45,15 +51,15 @@ def augment(
         keypoint = keypoint * np.array([-1] + [1] * (C - 1), np.float32)
     transform: Array = np.eye(C)
     if "scale" in chosen:
-        transform = transform * rng.uniform(0.85, 1.15, C)
+        transform = transform * np.exp(rng.uniform(-0.15, 0.15, C) * strength)
     if "rotate" in chosen:
-        angle = np.radians(rng.uniform(-10, 10))
+        angle = np.radians(rng.uniform(-10, 10) * strength)
         rotation: Array = np.eye(C)
         rotation[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
         transform = rotation @ transform
     keypoint = keypoint @ np.asarray(transform.T, np.float32)
     if {"shift", "noise"} & set(chosen):
-        height = HEIGHTS * _size(keypoint, known)
+        height = strength * HEIGHTS * _size(keypoint, known)
         if "shift" in chosen:
             keypoint = keypoint + np.asarray(height * rng.uniform(-0.2, 0.2, C), np.float32)
         if "noise" in chosen:

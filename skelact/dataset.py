@@ -38,6 +38,7 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         repeat: how often an epoch goes through the samples.
         seed: of the random clips.
         augmentations: of ``augment.AUGMENTATIONS``, for training.
+        augment_strength: multiplies their ranges.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         repeat: int = 1,
         seed: int = 0,
         augmentations: Collection[str] = (),
+        augment_strength: float = 1.0,
     ) -> None:
         self.annotations = annotations
         self.indices = indices
@@ -59,6 +61,7 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         self.repeat = repeat
         self.seed = seed
         self.augmentations = frozenset(augmentations)
+        self.augment_strength = augment_strength
 
     def __len__(self) -> int:
         return len(self.indices) * self.repeat
@@ -89,7 +92,7 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         else:
             frame_inds = train_frame_inds(num_frames, clip_len, rng)
         if self.augmentations:
-            keypoint, score = augment(keypoint, score, settings.layout, self.augmentations, rng)
+            keypoint, score = augment(keypoint, score, settings.layout, self.augmentations, rng, self.augment_strength)
         return gather(stream_features(keypoint, score, settings), frame_inds[None], settings)[0]
 
 

@@ -202,7 +202,9 @@ class Backbone(nn.Module):
 
 
 class Head(nn.Module):
-    """Mean over time, joints and persons, then a linear layer."""
+    """Mean over time, joints and persons, then a linear layer; in training, ``dropout`` of the features are hidden."""
+
+    dropout = 0.0
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -212,7 +214,7 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C) to logits (N, num_classes)."""
-        return self.fc(features)
+        return self.fc(F.dropout(features, self.dropout, self.training))
 
 
 class STGCNPP(nn.Module):

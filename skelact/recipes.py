@@ -26,6 +26,10 @@ class TrainSettings:
         label_smoothing: share of the target that is spread over all classes.
         ema: decay per step of the moving average of the weights, which is what is kept; 0: no average.
         augmentations: of ``augment.AUGMENTATIONS``.
+        augment_strength: multiplies their ranges.
+        mixup: of the Beta distribution that says how two clips and their labels are mixed (Zhang et al., arXiv
+            1710.09412); 0: not at all.
+        dropout: share of the features that the head does not see.
         balance: whether the loss weighs rare classes up.
         clip_len: frames in a clip; None: as in the checkpoint to start from, else the median length of the data, from
             32 to 100.
@@ -53,6 +57,9 @@ class TrainSettings:
     label_smoothing: float = 0.1
     ema: float = 0.99
     augmentations: tuple[str, ...] = tuple(AUGMENTATIONS)
+    augment_strength: float = 1.0
+    mixup: float = 0.0
+    dropout: float = 0.0
     balance: bool = False
     clip_len: int | None = None
     num_person: int | None = None

@@ -176,7 +176,7 @@ def _without_ghosts(paths: list[Path], frames: Sequence[FramePoses], fps: float,
 
 
 def _share_inside(path: Path, other: Path, frames: Sequence[FramePoses]) -> float:
-    """Share of a path's frames in which its box lies in another path's, or that one's in it, by over 70 % of the area."""
+    """Share of a path's frames in which its box and another path's lie in each other, by 70 % of the smaller."""
     inside = 0
     for t in path.keys() & other.keys():
         box, around = frames[t].bbox[path[t]], frames[t].bbox[other[t]]

@@ -204,6 +204,7 @@ def prepare(
         repeat=settings.repeat or math.ceil(EPOCH_CLIPS / len(indices)),
         seed=settings.seed,
         augmentations=settings.augmentations,
+        augment_strength=settings.augment_strength,
     )
     validation = None
     if val_split:
@@ -293,6 +294,7 @@ class _Run:
         self.progress = progress and here.main
         torch.manual_seed(settings.seed)
         self.network = _network(job).to(here.device)
+        self.network.cls_head.dropout = settings.dropout
         if settings.freeze:
             self.network.backbone.requires_grad_(False)
         self.average = Average(self.network, settings.ema) if settings.ema else None
@@ -348,8 +350,9 @@ class _Run:
                     self._set_rate(epoch + step / len(loader))
                     target = target.to(here.device, non_blocking=True)
                     with torch.autocast(here.device.split(":")[0], half, enabled=settings.amp):
-                        logits = network(batch.to(here.device, non_blocking=True))
-                        loss = self.loss(logits.float(), target)
+                        batch, other, share = self._mix(batch.to(here.device, non_blocking=True), target)
+                        logits = network(batch).float()
+                        loss = share * self.loss(logits, target) + (1 - share) * self.loss(logits, other)
                     self.optimizer.zero_grad()
                     scaler.scale(loss).backward()
                     scaler.step(self.optimizer)
@@ -364,6 +367,15 @@ class _Run:
                         bar.set_postfix(epoch=epoch, loss=f"{mean_loss:.3f}", top1=f"{top1:.3f}", best=self._told())
                 self._end_of_epoch(epoch, *self._means(here.total(sums), epoch))
         return self._finish()
+
+    def _mix(self, batch: Tensor, target: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Each clip mixed with another: the batch, the others' labels, and the share of the first."""
+        if not self.settings.mixup:
+            return batch, target, 1.0
+        beta = torch.distributions.Beta(self.settings.mixup, self.settings.mixup)
+        share = float(beta.sample())
+        order = torch.randperm(len(batch)).to(batch.device)
+        return share * batch + (1 - share) * batch[order], target[order], share
 
     def _set_rate(self, done: float) -> None:
         """Half a cosine over the epochs, after a linear rise over the first."""
