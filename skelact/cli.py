@@ -59,6 +59,7 @@ def main(debug: bool) -> None:
         skelact predict video.mp4
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.DEBUG if debug else logging.WARNING)
+    logging.getLogger("skelact").setLevel(logging.DEBUG if debug else logging.INFO)
     for name in ("matplotlib", "PIL", "libav", "filelock", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -93,16 +94,11 @@ def _unknown_below(context: click.Context, parameter: click.Parameter, value: st
     "models",
     multiple=True,
     metavar="NAME|PATH",
-    help="Zoo name, checkpoint (also mmaction2's, PYSKL's) or export; several are fused. Default: ntu60-2d-joint.",
+    help="Name of `weights list`, checkpoint (also mmaction2's, PYSKL's) or export; several are fused. "
+    "Default: skelact-daily, which ships.",
 )
 @cli_options.fusion_weights
-@click.option(
-    "--pose-model",
-    default="yolo26n-pose.pt",
-    show_default=True,
-    metavar="NAME|PATH",
-    help="Anything that ultralytics' YOLO() takes: .pt, ONNX, an OpenVINO folder, TensorRT.",
-)
+@cli_options.pose_model
 @cli_options.device
 @click.option(
     "--tracker",
@@ -151,6 +147,7 @@ def _unknown_below(context: click.Context, parameter: click.Parameter, value: st
     "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to work."
 )
 @click.option("--ray-address", metavar="HOST:PORT", help="Of a Ray cluster. Default: a local one is started.")
+@cli_options.offline
 @click.option("--quiet", is_flag=True, help="No progress bars, no warnings.")
 @click.pass_context
 def predict(

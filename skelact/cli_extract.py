@@ -23,7 +23,7 @@ _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--quiet"
 @click.option("--num-person", type=click.IntRange(1), default=2, show_default=True, help="Persons to keep.")
 @click.option("--max-frames", type=click.IntRange(1), help="Take no more of a video.")
 @click.option("--stride", type=click.IntRange(1), default=1, show_default=True, help="Pose every Nth frame only.")
-@click.option("--pose-model", default="yolo26n-pose.pt", show_default=True, metavar="NAME|PATH", help="As in predict.")
+@cli_options.pose_model
 @click.option("--tracker", default="bytetrack", show_default=True, metavar="NAME|PATH", help="As in predict.")
 @cli_options.device
 @click.option("--half", is_flag=True, help="float16 on disk: half the size, but joints above 1024 are rounded to 1 px.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 
@@ -32,3 +34,30 @@ clips = click.option(
     help="10 is more accurate, 1 faster.",
 )
 device = click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
+
+
+def _offline(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Set ``SKELACT_OFFLINE`` for this command and the processes that it starts."""
+    if value:
+        before = os.environ.get("SKELACT_OFFLINE")
+        os.environ["SKELACT_OFFLINE"] = "1"
+        context.call_on_close(
+            lambda: os.environ.pop("SKELACT_OFFLINE") if before is None else os.environ.update(SKELACT_OFFLINE=before)
+        )
+
+
+offline = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=_offline,
+    help="Never touch the network (SKELACT_OFFLINE=1).",
+)
+pose_model = click.option(
+    "--pose-model",
+    default="auto",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="Anything that ultralytics' YOLO() takes: .pt, ONNX, an OpenVINO folder, TensorRT; or skelact-pose, which "
+    "ships. auto: yolo26n-pose.pt where it is in the cache or can be downloaded, else skelact-pose.",
+)

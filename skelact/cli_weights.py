@@ -10,6 +10,7 @@ import click
 from skelact.errors import SkelactError
 
 if TYPE_CHECKING:
+    from skelact.shipped import ShippedModel
     from skelact.weights import FusedModel, PublishedModel
 
 SCHEMA_VERSION = 1
@@ -17,10 +18,10 @@ SCHEMA_VERSION = 1
 
 @click.group()
 def weights() -> None:
-    """Published checkpoints: list, download and find them.
+    """Models by name: those that ship with skelact, and published checkpoints to download.
 
-    They are kept in a folder of your cache; the environment variable SKELACT_WEIGHTS names another one,
-    SKELACT_WEIGHTS_URL a mirror to download from.
+    Downloads are kept in a folder of your cache; the environment variable SKELACT_WEIGHTS names another one,
+    SKELACT_WEIGHTS_URL a mirror to download from. With SKELACT_OFFLINE=1 nothing is downloaded.
 
     \b
     Example:
@@ -37,25 +38,28 @@ def weights() -> None:
     help="Write JSON there (- is stdout) instead of the table.",
 )
 def list_weights(json_file: TextIO | None) -> None:
-    """Show the zoo and what of it is on this machine.
+    """Show all names and what is on this machine.
 
-    TOP-1 is the published accuracy in percent, with 10 clips; for a fusion, STREAM shows the weights.
+    Of published models, TOP-1 is the published accuracy in percent, with 10 clips; of those that ship, see
+    `skelact weights show`. For a fusion, STREAM shows the weights.
 
     \b
     Example:
         skelact weights list --json -
     """
+    from skelact.shipped import shipped
     from skelact.weights import ZOO, cache_folder
 
-    rows = [_describe(model) for model in ZOO.values()]
+    rows = [*(_describe_shipped(model) for model in shipped().values()), *(_describe(model) for model in ZOO.values())]
     if json_file is not None:
         content = {"schema_version": SCHEMA_VERSION, "folder": str(cache_folder()), "models": rows}
         json_file.write(json.dumps(content, indent=2) + "\n")
         return
-    click.echo(f"{'NAME':<22} {'LAYOUT':<9} {'TOP-1':>6}  {'CACHED':<7} STREAM")
+    click.echo(f"{'NAME':<22} {'LAYOUT':<9} {'TOP-1':>6}  {'HERE':<7} STREAM")
     for row in rows:
-        cached = "wrong" if row["problem"] else "yes" if row["cached"] else "no"
-        click.echo(f"{row['name']:<22} {row['layout']:<9} {row['top1']:>6.2f}  {cached:<7} {row['stream']}")
+        here = "wrong" if row["problem"] else "ships" if row["shipped"] else "yes" if row["cached"] else "no"
+        top1 = "" if row["top1"] is None else f"{row['top1']:.2f}"
+        click.echo(f"{row['name']:<22} {row['layout']:<9} {top1:>6}  {here:<7} {row['stream']}")
     click.echo(f"folder: {cache_folder()}", err=True)
     for problem in dict.fromkeys(row["problem"] for row in rows if row["problem"]):
         click.echo(problem, err=True)
@@ -74,9 +78,10 @@ def fetch_weights(names: tuple[str, ...], quiet: bool) -> None:
     Example:
         skelact weights fetch ntu60-2d-joint ntu60-2d-bone
     """
+    from skelact.shipped import shipped
     from skelact.weights import ZOO, fetch, streams
 
-    chosen = tuple(ZOO) if "all" in names else names
+    chosen = tuple(ZOO) if "all" in names else [name for name in names if name not in shipped()]  # those are here
     wanted = list(dict.fromkeys(model.name for name in chosen for model, _ in streams(name)))
     failed = {}
     for name in wanted:
@@ -97,7 +102,7 @@ def fetch_weights(names: tuple[str, ...], quiet: bool) -> None:
 @weights.command("path")
 @click.argument("name")
 def path_of_weights(name: str) -> None:
-    """Print where a downloaded model lies.
+    """Print where a model's file lies.
 
     A fused model has one line for each stream.
 
@@ -105,13 +110,73 @@ def path_of_weights(name: str) -> None:
     Example:
         cp "$(skelact weights path ntu60-2d-joint)" .
     """
+    from skelact.shipped import shipped, shipped_path
     from skelact.weights import locate, streams
 
-    paths = [locate(model.name) for model, _ in streams(name)]
-    if None in paths:
-        raise SkelactError(f"{name} is not on this machine; run: skelact weights fetch {name}")
+    if name in shipped():
+        paths = [shipped_path(stream) for stream, _ in shipped()[name].streams or ((name, 1.0),)]
+    else:
+        found = [locate(model.name) for model, _ in streams(name)]
+        paths = [path for path in found if path]
+        if len(paths) < len(found):
+            raise SkelactError(f"{name} is not on this machine; run: skelact weights fetch {name}")
     for path in paths:
         click.echo(path)
+
+
+@weights.command("show")
+@click.argument("name")
+def show_weights(name: str) -> None:
+    """Print a model's classes and its card: data, recipe, figures, what it is bad at.
+
+    \b
+    Example:
+        skelact weights show skelact-daily
+    """
+    from skelact.shipped import folder, shipped
+    from skelact.weights import ZOO, streams
+
+    if name in shipped():
+        model = shipped()[name]
+        class_names = model.class_names
+        card = folder() / model.card
+        text = card.read_text(encoding="utf-8").strip() if model.card and card.is_file() else ""
+    else:
+        first = streams(name)[0][0]
+        row = _describe(ZOO[name])
+        class_names = first.class_names
+        text = f"Published by {first.source}: top-1 {row['top1']:.2f} % with 10 clips, stream {row['stream']}."
+    if class_names:
+        click.echo(click.wrap_text(f"{len(class_names)} classes: {', '.join(class_names)}", 100, "", "  "))
+        click.echo()
+    click.echo(text)
+
+
+def _describe_shipped(model: ShippedModel) -> dict[str, Any]:
+    """One row of the list, in JSON types."""
+    from skelact.shipped import shipped, shipped_path
+
+    members = model.streams or ((model.name, 1.0),)
+    paths, problem = [], None
+    for member, _ in members:
+        try:
+            paths.append(str(shipped_path(member)))
+        except SkelactError as error:
+            problem = str(error)
+    fusion = " + ".join(f"{weight:g} {shipped()[member].stream}" for member, weight in members)
+    return {
+        "name": model.name,
+        "stream": fusion if model.streams else model.stream or model.kind,
+        "layout": model.layout,
+        "num_classes": len(model.class_names),
+        "top1": None,
+        "source": "skelact",
+        "members": [{"name": member, "weight": weight, "url": None} for member, weight in members],
+        "shipped": True,
+        "cached": not problem,
+        "paths": paths,
+        "problem": problem,
+    }
 
 
 def _describe(model: PublishedModel | FusedModel) -> dict[str, Any]:
@@ -136,6 +201,7 @@ def _describe(model: PublishedModel | FusedModel) -> dict[str, Any]:
         "top1": model.top1,
         "source": model.source,
         "members": [{"name": member.name, "weight": weight, "url": member.url} for member, weight in members],
+        "shipped": False,
         "cached": None not in paths,
         "paths": [str(path) for path in paths if path],
         "problem": problem,

@@ -23,7 +23,7 @@ from skelact.files import atomic_path, check_writable
 from skelact.labelling import Clip, Labels, find_clips, groups_of, label_clips, make_split
 from skelact.persons import main_persons
 from skelact.pipeline import DEFAULT_POSE_MODEL, estimate_poses
-from skelact.pose import PoseModel, choose_device
+from skelact.pose import PoseModel, choose_device, choose_pose_model
 from skelact.runner import Lost, default_workers, run_tasks
 from skelact.skeleton import COCO
 from skelact.structures import PoseSequence, Track, VideoInfo
@@ -135,9 +135,10 @@ def extract_poses(
     groups = groups_of(clips, group_by)
     Tracker(tracker)
     # Here too, so that a wrong model ends all at once; asked as the tasks ask, so that this process loads it once.
-    estimator = _estimator(str(pose_model), choose_device(device))
+    pose_model, _ = choose_pose_model(pose_model)
+    estimator = _estimator(pose_model, choose_device(device))
     settings = PoseSettings(
-        pose_model=str(pose_model),
+        pose_model=pose_model,
         pose_model_sha256=estimator.provenance["pose_model_sha256"],
         tracker=tracker,
         stride=stride,

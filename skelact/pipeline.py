@@ -23,7 +23,7 @@ from skelact.errors import SkelactError
 from skelact.files import check_writable, not_a_source, sha256_of
 from skelact.linking import clothes_colour
 from skelact.persons import main_persons, rank_tracks
-from skelact.pose import PoseModel
+from skelact.pose import PoseModel, choose_pose_model
 from skelact.runner import Lost, run_tasks
 from skelact.skeleton import COCO, Layout, layout_of_joints
 from skelact.structures import (
@@ -42,8 +42,8 @@ from skelact.writers import read_key, to_json, versions, write_json
 
 logger = logging.getLogger("skelact")
 
-DEFAULT_MODEL = "ntu60-2d-joint"
-DEFAULT_POSE_MODEL = "yolo26n-pose.pt"
+DEFAULT_MODEL = "skelact-daily"
+DEFAULT_POSE_MODEL = "auto"
 PICKLE_FPS = 30.0  # where a pickle does not tell
 
 
@@ -281,6 +281,8 @@ def predict(
     Raises:
         SkelactError: a model can't be loaded, or there are no sources.
     """
+    named = [sources] if isinstance(sources, str | Path) else list(sources)
+    found = list(expand_sources(named))
     settings = PredictSettings(
         models=tuple(map(str, [model] if isinstance(model, str | Path) else model)),
         pose_model=str(pose_model),
@@ -296,15 +298,16 @@ def predict(
         unknown_below=unknown_below,
         debug=debug,
     )
-    named = [sources] if isinstance(sources, str | Path) else list(sources)
-    found = list(expand_sources(named))
     videos = _output_paths(found, named, out_video, ".mp4")
     for path in videos:
         if path:
             check_writable(path)
-    if any(path.suffix.lower() not in PICKLE_SUFFIXES for path in found):
+    has_videos = any(path.suffix.lower() not in PICKLE_SUFFIXES for path in found)
+    if has_videos:
         Tracker(tracker)  # a wrong one ends all at once, before anything is loaded
     predictor = Predictor(settings, progress)
+    if has_videos and (workers > 1 or engine != "local"):  # once for all workers
+        settings = replace(settings, pose_model=choose_pose_model(pose_model)[0])
 
     def summary(results: Iterable[SourceResult]) -> PredictionSet:
         told = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ import numpy as np
 
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
+from skelact.shipped import shipped, shipped_path
 from skelact.skeleton import COCO
 from skelact.structures import Array, Frame, FramePoses
-from skelact.weights import cache_folder
+from skelact.weights import YOLO26N_POSE, cache_folder, fetch_patiently, offline
 from skelact.yolo import load_ultralytics
 
+logger = logging.getLogger("skelact")
+
+AUTO = "auto"
+SHIPPED_POSE = "skelact-pose"
 # Low, because ByteTrack's second stage lives on doubtful detections; the tracker decides who is a person.
 MIN_BBOX_SCORE = 0.1
 MAX_PERSONS = 100
@@ -45,15 +51,42 @@ def choose_device(device: str | None = None) -> str:
     return device
 
 
+def choose_pose_model(name: str | Path) -> tuple[str, str | None]:
+    """What ``auto`` stands for, and why: the published weights where they can be had, else those that ship.
+
+    Any other name stands for itself, for no reason.
+    """
+    if str(name) != AUTO:
+        return str(name), None
+    chosen, why = _automatic()
+    logger.info("pose model %s: %s", chosen, why)
+    return chosen, why
+
+
+def _automatic() -> tuple[str, str]:
+    if (cache_folder() / YOLO26N_POSE.file_name).is_file():
+        return YOLO26N_POSE.name, "the published weights are in the cache"
+    try:
+        fetch_patiently(YOLO26N_POSE)
+        return YOLO26N_POSE.name, "the published weights were downloaded"
+    except SkelactError as error:
+        if SHIPPED_POSE not in shipped():
+            raise
+        why = "offline" if offline() else str(error).partition("; ")[0]
+        return SHIPPED_POSE, f"it ships with skelact, and {YOLO26N_POSE.name} is not here ({why})"
+
+
 class PoseModel:
     """Finds people and their joints in frames.
 
     Args:
-        name: a file or folder, or the name of a published model, which ultralytics downloads.
+        name: a file or folder, the name of a published model, which ultralytics downloads, ``skelact-pose``, or
+            ``auto`` (``choose_pose_model``).
         device: ``cuda``, ``cuda:1``, ``mps``, ``cpu``; None chooses.
 
     Attributes:
-        provenance: the model's name, the sha256 of its file or folder and the version of ultralytics.
+        provenance: the model's name, the sha256 of its file or folder, the version of ultralytics and, where it was
+            chosen, why.
 
     Raises:
         SkelactError: it can't be found, loaded safely, or is no 17-keypoint pose model.
@@ -63,7 +96,7 @@ class PoseModel:
         import torch
 
         ultralytics = load_ultralytics()
-        self.name = str(name)
+        self.name, why = choose_pose_model(name)
         self.device = choose_device(device)
         threads = torch.get_num_threads()
         path = _find(self.name)
@@ -88,6 +121,7 @@ class PoseModel:
             "pose_model": Path(self.name).name,
             "pose_model_sha256": sha256_of(path) if Path(path).exists() else None,
             "ultralytics": ultralytics.__version__,
+            **({"pose_model_chosen": why} if why else {}),
         }
 
     def _results(self, image: Any) -> Any:
@@ -145,8 +179,14 @@ def _find(name: str) -> str:
     if path.exists() or name.lower().startswith(REMOTE):
         return str(path) if path.exists() else name
     file_name = name if path.suffix else f"{name}.pt"
+    if name in shipped():
+        if shipped()[name].kind != "pose":
+            raise SkelactError(f"pose model {name}: names actions and finds no poses; give it as --model")
+        return str(shipped_path(name))
     if file_name in GITHUB_ASSETS_NAMES:
         cached = cache_folder() / file_name
+        if not cached.exists() and offline():
+            raise SkelactError(f"pose model {name}: not in {cached.parent}, and offline; put the file there")
         if not cached.exists() and "pose" not in file_name:
             raise SkelactError(f"pose model {name}: expected a pose model, such as yolo26n-pose.pt")
         return str(cached)

@@ -322,8 +322,7 @@ class _Run:
         local_size = math.ceil(settings.batch_size / here.count)
         loader = DataLoader(
             job.training,
-            local_size,
-            sampler=order,
+            batch_sampler=EvenBatches(order, local_size),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=here.device.startswith("cuda"),
@@ -525,6 +524,23 @@ class EpochSampler(Sampler[int]):
         order = torch.randperm(self.size, generator=chance).tolist()
         order += order[: len(self) * self.count - self.size]
         return (self.epoch * self.size + k for k in order[self.rank :: self.count])
+
+
+class EvenBatches(Sampler[list[int]]):
+    """Batches of at most ``size`` clips that differ by one at most.
+
+    A last batch of the few clips that are left would spoil the statistics of the batch norms, in small datasets at
+    each epoch's end.
+    """
+
+    def __init__(self, order: EpochSampler, size: int) -> None:
+        self.order, self.size = order, size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from (part.tolist() for part in np.array_split(list(self.order), len(self)))
 
 
 class Average:

@@ -1,4 +1,4 @@
-"""The zoo of published checkpoints: a name or a path becomes verified files.
+"""Names of models become verified files: of the zoo of published checkpoints, or of those that ship with skelact.
 
 A download grows in ``FILE.part``, goes on there after a break, and gets its final name only when its sha256
 is right. A file put into the folder by hand, under its published name, is as good.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import threading
 import time
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse, InvalidURL
@@ -21,11 +22,13 @@ from tqdm import tqdm
 
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
+from skelact.shipped import shipped, shipped_path
 
 PUBLISHER = "https://download.openmmlab.com"  # what SKELACT_WEIGHTS_URL replaces
 TIMEOUT_S = 10.0  # to connect, and for each read
 RETRY_DELAYS_S = (1.0, 2.0, 4.0)
 CHUNK_BYTES = 1 << 16
+PATIENCE_S = 5.0  # that a download may stand still where there is something to fall back on
 
 # A001 to A060 of NTU RGB+D, as its authors write them.
 NTU60_CLASSES = (
@@ -153,6 +156,23 @@ ZOO: dict[str, PublishedModel | FusedModel] = {
     )
 }
 
+# Its publisher tells no hash; ultralytics' safe loader runs nothing in it.
+YOLO26N_POSE = PublishedModel(
+    name="yolo26n-pose.pt",
+    url="https://github.com/ultralytics/assets/releases/download/v8.4.0/yolo26n-pose.pt",
+    sha256="",
+    stream="",
+    layout="coco",
+    class_names=(),
+    top1=57.2,  # not an accuracy but COCO's mAP 50-95
+    source="https://docs.ultralytics.com/tasks/pose/",
+)
+
+
+def offline() -> bool:
+    """Whether ``SKELACT_OFFLINE`` (or ``--offline``, which sets it) forbids the network."""
+    return os.environ.get("SKELACT_OFFLINE", "0") not in ("", "0")
+
 
 def cache_folder() -> Path:
     """Where downloads are kept: ``$SKELACT_WEIGHTS``, or a folder in the user's cache."""
@@ -212,6 +232,8 @@ def fetch(name: str, progress: bool = True) -> Path:
     model = _published(name)
     if path := locate(name):
         return path
+    if offline():
+        raise _no_download(model, "offline")
     path = cache_folder() / model.file_name
     part = path.with_name(path.name + ".part")
     try:
@@ -225,11 +247,58 @@ def fetch(name: str, progress: bool = True) -> Path:
     return path
 
 
-def resolve(name_or_path: str | Path, progress: bool = True) -> list[ResolvedModel]:
-    """The file, or the zoo's file or files, downloaded where they are missing.
+def fetch_patiently(model: PublishedModel, progress: bool = True) -> Path:
+    """Download a file, but give up as soon as nothing has come for ``PATIENCE_S``.
+
+    A name server, a connection or a body that hangs costs no more than that.
 
     Args:
-        name_or_path: a file has precedence over a zoo name.
+        model: what to download; its hash is checked as far as it is known.
+        progress: as in ``fetch``.
+
+    Raises:
+        SkelactError: it is not to be had now. What came is kept.
+    """
+    path = cache_folder() / model.file_name
+    part = path.with_name(path.name + ".part")
+    failure: list[BaseException] = []
+
+    def receive() -> None:
+        try:
+            _receive(model, part, progress)
+        except BaseException as error:
+            failure.append(error)
+
+    if offline():
+        raise _no_download(model, "offline")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        thread = threading.Thread(target=receive, daemon=True)  # a name server's answer can't be waited for shorter
+        thread.start()
+        size, since = -1, time.monotonic()
+        while thread.is_alive():
+            thread.join(0.05)
+            now = part.stat().st_size if part.exists() else 0
+            if now != size:
+                size, since = now, time.monotonic()
+            if thread.is_alive() and time.monotonic() - since > PATIENCE_S:
+                raise _no_download(model, f"nothing came for {PATIENCE_S:g} s")
+        if failure:
+            raise failure[0] if isinstance(failure[0], OSError | SkelactError) else _no_download(model, failure[0])
+        if not sha256_of(part).startswith(model.sha256):
+            part.unlink()
+            raise _no_download(model, "the content is not what was published")
+        os.replace(part, path)
+    except OSError as error:
+        raise SkelactError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def resolve(name_or_path: str | Path, progress: bool = True) -> list[ResolvedModel]:
+    """The file, or a name's file or files, downloaded where they are missing.
+
+    Args:
+        name_or_path: a file has precedence over a name.
         progress: as in ``fetch``.
 
     Raises:
@@ -238,10 +307,15 @@ def resolve(name_or_path: str | Path, progress: bool = True) -> list[ResolvedMod
     path, name = Path(name_or_path), str(name_or_path)
     if path.is_file() or (path.is_dir() and any(path.glob("*.xml"))):  # a folder with an OpenVINO export
         return [ResolvedModel(path)]
+    if name in shipped():
+        model = shipped()[name]
+        if model.kind == "pose":
+            raise SkelactError(f"{name} finds poses and names no actions; give it as --pose-model")
+        return [ResolvedModel(shipped_path(each), weight) for each, weight in model.streams or ((name, 1.0),)]
     if name not in ZOO:
         what = "a folder, not a checkpoint file" if path.is_dir() else "neither a file nor a zoo name"
         raise SkelactError(f"{name!r} is {what}; {_advice(name)}")
-    return [ResolvedModel(fetch(model.name, progress), weight, model) for model, weight in streams(name)]
+    return [ResolvedModel(fetch(member.name, progress), weight, member) for member, weight in streams(name)]
 
 
 class _TransferError(Exception):
@@ -263,13 +337,17 @@ def _published(name: str) -> PublishedModel:
 
 
 def _advice(name: str) -> str:
-    near = difflib.get_close_matches(name.lower(), ZOO)
+    near = difflib.get_close_matches(name.lower(), [*shipped(), *ZOO])
     return (f"did you mean {', '.join(near)}? " if near else "") + "`skelact weights list` shows the zoo"
 
 
 def _download_url(model: PublishedModel) -> str:
     mirror = os.environ.get("SKELACT_WEIGHTS_URL")
-    return model.url.replace(PUBLISHER, mirror.rstrip("/"), 1) if mirror else model.url
+    if mirror is None:
+        return model.url
+    if model.url.startswith(PUBLISHER):
+        return model.url.replace(PUBLISHER, mirror.rstrip("/"), 1)
+    return f"{mirror.rstrip('/')}/{model.file_name}"
 
 
 def _download_verified(model: PublishedModel, part: Path, progress: bool) -> None:

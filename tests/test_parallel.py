@@ -22,7 +22,7 @@ from skelact.metrics import accuracy
 from skelact.model import STGCNPP, ModelSettings
 from skelact.parallel import Processes, processes
 from skelact.skeleton import COCO
-from skelact.training import EpochSampler
+from skelact.training import EpochSampler, EvenBatches
 
 SETTINGS = ModelSettings(3, 17, 4, (12, 24), (1, 2))
 WORKER = """
@@ -118,3 +118,11 @@ def test_alone_nothing_is_shared() -> None:
         net = network()
         assert here.share(net) is net
         assert here.gather("a") == ["a"]
+
+
+def test_no_batch_is_a_leftover_of_a_few_clips() -> None:
+    order = EpochSampler(578, 0, 0, 1)
+    batches = list(EvenBatches(order, 32))
+    assert len(batches) == len(EvenBatches(order, 32)) == 19
+    assert {len(batch) for batch in batches} == {30, 31}
+    assert sorted(k for batch in batches for k in batch) == list(range(578))

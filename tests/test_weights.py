@@ -25,6 +25,7 @@ from click.testing import CliRunner
 from skelact import weights as zoo
 from skelact.cli_weights import weights as commands
 from skelact.errors import SkelactError
+from skelact.shipped import shipped
 from skelact.skeleton import LAYOUTS
 
 RESULTS_PAGE = Path(__file__).parents[2] / "shared" / "seed" / "stgcnpp-results.md"
@@ -103,15 +104,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def publisher(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
-    """The mirror of a zoo of ``walk``, ``wave`` and their fusion, and no waiting between tries."""
+def publisher(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
+    """The mirror of a zoo of ``walk``, ``wave`` and their fusion; nothing ships, and no waiting between tries."""
     server = Publisher()
+    monkeypatch.setattr("skelact.shipped.FOLDERS", (tmp_path,))
+    shipped.cache_clear()
     monkeypatch.setenv("SKELACT_WEIGHTS_URL", server.url + "/")
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(zoo, "ZOO", small_zoo(server))
     monkeypatch.setattr(zoo, "RETRY_DELAYS_S", (0.0, 0.0))
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
+    shipped.cache_clear()
     server.closing.set()
     server.shutdown()
     server.server_close()
@@ -473,7 +477,7 @@ def test_list_shows_what_is_here_and_what_is_wrong(publisher: Publisher, cache: 
     table = run_cli("list")
     rows = [line.split(maxsplit=4) for line in table.stdout.splitlines()]
     assert rows == [
-        ["NAME", "LAYOUT", "TOP-1", "CACHED", "STREAM"],
+        ["NAME", "LAYOUT", "TOP-1", "HERE", "STREAM"],
         ["walk", "coco", "90.00", "yes", "joint"],
         ["wave", "coco", "90.00", "wrong", "bone"],
         ["both", "coco", "92.00", "wrong", "2 joint + 1 bone"],
