@@ -181,7 +181,13 @@ def checkpoint_of(path: Path, metadata: Mapping[str, str], state_dict: dict[str,
         model, clips = settings["model"], settings["clips"]
         return Checkpoint(
             model=_settings_of(model),
-            clips=ClipSettings(**{**clips, "layout": Layout.from_dict(clips["layout"])}),
+            clips=ClipSettings(
+                **{
+                    **clips,
+                    "layout": Layout.from_dict(clips["layout"]),
+                    "hidden_joints": tuple(clips.get("hidden_joints", ())),
+                }
+            ),
             class_names=tuple(settings["class_names"]),
             state_dict=state_dict,
             provenance=settings["provenance"],

@@ -10,10 +10,10 @@ from click.core import ParameterSource
 
 from skelact import cli_options
 
-AUGMENTATIONS = "crop, flip, rotate, scale, shift, noise, joint-dropout, score-dropout"
+AUGMENTATIONS = "crop, flip, rotate, scale, shift, noise, offset, joint-dropout, score-dropout"
 
 
-def _augmentations(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """``flip,scale`` as names; ``none`` is none of them."""
     if value is None:
         return None
@@ -49,7 +49,12 @@ def _augmentations(context: click.Context, parameter: click.Parameter, value: st
 @click.option("--weight-decay", type=click.FloatRange(0), help="Of all weights.")
 @click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Spread over all classes; 0: off.")
 @click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of the weights' average; 0: off.")
-@click.option("--augment", "augmentations", callback=_augmentations, metavar="NAME,...|none", help=AUGMENTATIONS + ".")
+@click.option("--augment", "augmentations", callback=_names, metavar="NAME,...|none", help=AUGMENTATIONS + ".")
+@click.option("--augment-strength", type=click.FloatRange(0), help="Multiplies the ranges of --augment.")
+@click.option(
+    "--mixup", type=click.FloatRange(0), help="Mix two clips and their labels, by Beta(MIXUP, MIXUP); 0: off."
+)
+@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="Of the head's features; 0: off.")
 @click.option("--balance/--no-balance", default=None, help="Weigh rare classes up.")
 @click.option("--clip-len", type=click.IntRange(2), help="Frames in a clip. Default: suits the data, at most 100.")
 @click.option("--num-person", type=click.IntRange(1), help="Persons in a clip. Default: as in the data, at most 2.")
@@ -59,6 +64,8 @@ def _augmentations(context: click.Context, parameter: click.Parameter, value: st
     type=click.Choice(["uniform", "interpolate"]),
     help="Whole frames, short samples wrapped; or even times, short samples stretched.",
 )
+@click.option("--hide-joints", "hidden_joints", callback=_names, metavar="NAME,...", help="Joints not to look at.")
+@click.option("--binary-scores", is_flag=True, help="Take joints as seen or not; estimators differ in their scores.")
 @click.option("--width", type=click.IntRange(8), help="Channels of the first block; 64 as published.")
 @click.option("--split", metavar="NAME", help="To train on. Default: train or xsub_train, else everything.")
 @click.option(

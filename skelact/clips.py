@@ -19,6 +19,7 @@ from skelact.structures import Array, Track
 STREAMS = ("joint", "bone", "joint-motion", "bone-motion")
 NORMALISERS = ("published", "body")
 SAMPLINGS = ("uniform", "interpolate")
+KNOWN_SCORE = 0.3
 TEST_SPAN = 0.9  # share of the sample in each of several interpolated test clips
 # Test clips are random but always the same: the field seeds NumPy's legacy generator with this for each sample.
 TEST_SEED = 255
@@ -39,6 +40,9 @@ class ClipSettings:
             are and how large, so that neither the camera's place nor its zoom nor the picture's size counts.
         sampling: ``uniform``, whole frames, where short samples are wrapped, or ``interpolate``, evenly spaced times,
             where short samples are stretched.
+        hidden_joints: names of joints that the network never sees.
+        binary_scores: scores of ``KNOWN_SCORE`` and more become 1, lower ones 0 and their joints unknown, so that
+            the habits of a pose estimator don't count.
     """
 
     layout: Layout
@@ -49,8 +53,13 @@ class ClipSettings:
     num_person: int = 2
     normaliser: str = "published"
     sampling: str = "uniform"
+    hidden_joints: tuple[str, ...] = ()
+    binary_scores: bool = False
 
     def __post_init__(self) -> None:
+        unknown = set(self.hidden_joints) - set(self.layout.joints)
+        if unknown:
+            raise SkelactError(f"hidden joints: layout {self.layout.name!r} has no {min(unknown)!r}")
         for name, known in (("stream", STREAMS), ("normaliser", NORMALISERS), ("sampling", SAMPLINGS)):
             if getattr(self, name) not in known:
                 raise SkelactError(f"{name}: expected one of {', '.join(known)}, found {getattr(self, name)!r}")
@@ -125,6 +134,8 @@ def normalise(
 ) -> tuple[Array, Array | None]:
     """Bring keypoints (M, T, V, C) to the frame of reference that the network knows, as float32."""
     keypoint = np.asarray(keypoint, np.float32)
+    if settings.hidden_joints or settings.binary_scores:
+        keypoint, keypoint_score = _hide(keypoint, keypoint_score, settings)
     if settings.normaliser == "body":
         if settings.dims == 3:
             return normalise_body(keypoint, None), None
@@ -134,6 +145,16 @@ def normalise(
         return normalise_3d(keypoint), None
     score = np.ones(keypoint.shape[:3], np.float32) if keypoint_score is None else keypoint_score
     return normalise_2d(keypoint, img_shape or (1080, 1920)), np.asarray(score, np.float32)
+
+
+def _hide(keypoint: Array, keypoint_score: Array | None, settings: ClipSettings) -> tuple[Array, Array | None]:
+    """Joints that the network should not see become unknown."""
+    score = known_joints(keypoint, None) if keypoint_score is None else keypoint_score
+    if settings.binary_scores:
+        score = score >= KNOWN_SCORE
+    seen = ~np.isin(settings.layout.joints, settings.hidden_joints)
+    score = np.asarray(score * seen, np.float32)
+    return keypoint * (score > 0)[..., None], None if keypoint_score is None else score
 
 
 def normalise_2d(keypoint: Array, img_shape: tuple[int, int]) -> Array:

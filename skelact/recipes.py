@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skelact.augment import AUGMENTATIONS
+from skelact.augment import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 from skelact.clips import NORMALISERS, SAMPLINGS, STREAMS
 from skelact.errors import SkelactError
 
@@ -35,6 +35,7 @@ class TrainSettings:
             32 to 100.
         num_person: slots in a clip; None: as there, else as the data have, at most 2.
         normaliser, sampling: of ``clips.ClipSettings``; None: as there, else ``body`` and ``interpolate``.
+        hidden_joints, binary_scores: of ``clips.ClipSettings``.
         width: channels of the first block; 64 as published.
         split, val_split: names in the dataset; with no ``val_split``, or ``none``, the last epoch is the best.
         val_every: epochs from one validation to the next.
@@ -56,7 +57,7 @@ class TrainSettings:
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     ema: float = 0.99
-    augmentations: tuple[str, ...] = tuple(AUGMENTATIONS)
+    augmentations: tuple[str, ...] = DEFAULT_AUGMENTATIONS
     augment_strength: float = 1.0
     mixup: float = 0.0
     dropout: float = 0.0
@@ -65,6 +66,8 @@ class TrainSettings:
     num_person: int | None = None
     normaliser: str | None = None
     sampling: str | None = None
+    hidden_joints: tuple[str, ...] = ()
+    binary_scores: bool = False
     width: int = 64
     split: str | None = None
     val_split: str | None = None

@@ -261,7 +261,16 @@ def _clip_settings(
         data = {name: getattr(start.clips, name) for name in data}
     asked = {name: getattr(settings, name) for name in data if getattr(settings, name) is not None}
     with_score = start.clips.with_score if start else dims == 2
-    return ClipSettings(layout, settings.stream, dims, with_score, **{**data, **asked})
+    seen = start.clips if start else settings
+    return ClipSettings(
+        layout,
+        settings.stream,
+        dims,
+        with_score,
+        hidden_joints=seen.hidden_joints,
+        binary_scores=seen.binary_scores,
+        **{**data, **asked},
+    )
 
 
 def validation_split(dataset: AnnotationSet, split: str | None) -> str | None:

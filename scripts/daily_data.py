@@ -1,0 +1,246 @@
+"""The dataset that skelact-daily is trained on: four sources and drawn people, made alike.
+
+    python scripts/daily_data.py --out runs/daily/daily.pkl
+
+JHMDB's annotated joints (DD-Net's files), skelact's own poses of the clips of Weizmann and UT-Interaction and of home
+videos with falls, and the joints of drawn people. Each source has its own classes, joints, frame rate and length, and
+a network would tell the source instead of the action. So classes that mean the same are one, all joints are COCO's with
+eyes and ears hidden, everything runs at 30 frames/s, and everything long is cut into windows of 1 to 2 s, which is
+about what JHMDB's samples last. Every sample tells its source and its group (who or what it must not be split from).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import drawn_people
+import numpy as np
+from leave_one_out import GROUPS
+
+import skelact
+from skelact.annotations import Annotation, AnnotationSet, open_annotations, save_annotations
+from skelact.clips import resample
+from skelact.skeleton import COCO
+from skelact.structures import Array
+
+FPS = 30.0
+WINDOW = (32, 64)  # frames, shortest and longest
+HIDDEN = ("left_eye", "right_eye", "left_ear", "right_ear")  # JHMDB has one joint for the face
+
+# What a source's class is called here; a class that is not named is not used.
+JHMDB = {
+    "catch": "catch", "clap": "clap", "golf": "golf swing", "jump": "jump", "pick": "bend or pick up", "pour": "pour",
+    "pullup": "pull up", "push": "push something", "run": "run", "sit": "sit down", "stand": "stand up",
+    "throw": "throw", "walk": "walk", "wave": "wave",
+}  # fmt: skip
+WEIZMANN = {
+    "bend": "bend or pick up", "jack": "jumping jacks", "jump": "jump", "pjump": "jump", "run": "run",
+    "side": "gallop sideways", "skip": "skip", "walk": "walk", "wave1": "wave", "wave2": "wave",
+}  # fmt: skip
+UT = {
+    "handshake": "shake hands", "hug": "hug", "kick": "kick somebody", "point": "point", "punch": "punch somebody",
+    "push": "push somebody",
+}  # fmt: skip
+HOME = {
+    "Falling (BW)": "fall", "Falling (FW)": "fall", "Fall (FW)": "fall", "Falling (SW)": "fall", "Walking": "walk",
+    "Standing": "be still", "Sitting": "be still", "Reading": "be still",
+}  # fmt: skip
+DRAWN = {
+    "wave": "wave", "wave_both": "wave", "walk": "walk", "run": "run", "jumping_jack": "jumping jacks", "jump": "jump",
+    "pick_up": "bend or pick up", "sit_down": "sit down", "stand_up": "stand up", "fall": "fall", "fall_back": "fall",
+    "stand": "be still", "clap": "clap", "throw": "throw", "shake_hands": "shake hands", "hug": "hug",
+    "push": "push somebody",
+}  # fmt: skip
+CLASSES = tuple(sorted({*JHMDB.values(), *WEIZMANN.values(), *UT.values(), *HOME.values(), *DRAWN.values()}))
+IN_COCO = {  # JHMDB's joint of each COCO joint
+    "nose": "face",
+    **{name: name for name in COCO.joints if name.split("_")[-1] in
+       ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Poses (M, T, 17, 2) and scores (M, T, 17) at 30 frames/s, with what they show."""
+
+    name: str
+    source: str
+    group: str
+    class_name: str
+    keypoint: Array
+    keypoint_score: Array
+
+
+def at_30_fps(sample: Annotation) -> tuple[Array, Array]:
+    """A sample's poses, resampled."""
+    assert sample.keypoint_score is not None
+    fps = float(sample.extra.get("fps") or FPS)
+    T = sample.keypoint.shape[1]
+    times = np.arange(0, (T - 1) + 1e-6, fps / FPS)
+    keypoint, score = resample(
+        np.asarray(sample.keypoint, np.float32), np.asarray(sample.keypoint_score, np.float32), times
+    )
+    assert score is not None
+    return keypoint, score
+
+
+def windows(num_frames: int, rng: np.random.Generator, middle: bool = False) -> Iterator[slice]:
+    """Windows over a sample, half overlapping; of a short one, all of it. ``middle``: only about its middle."""
+    if num_frames <= WINDOW[1]:
+        yield slice(0, num_frames)
+        return
+    start = 0
+    while start < num_frames - WINDOW[0]:
+        length = int(rng.integers(WINDOW[0], WINDOW[1] + 1))
+        stop = min(start + length, num_frames)
+        if not middle or 0.25 < (start + stop) / 2 / num_frames < 0.75:
+            yield slice(start, stop)
+        start += length // 2
+
+
+def jhmdb(data: Path, work: Path) -> Iterator[Sample]:
+    """DD-Net's joints as COCO's, about the size of a person in a picture of 480 lines."""
+    path = work / "jhmdb.pkl"
+    if not path.exists():
+        skelact.convert([data / "GT_train_1.pkl", data / "GT_test_1.pkl"], path)
+    dataset = open_annotations(path)
+    joints = skelact_layout(dataset)
+    for k, sample in enumerate(dataset.annotations):
+        keypoint = np.zeros((*sample.keypoint.shape[:2], COCO.num_joints, 2), np.float32)
+        score = np.zeros(keypoint.shape[:3], np.float32)
+        for here, there in IN_COCO.items():
+            keypoint[:, :, COCO.joints.index(here)] = sample.keypoint[:, :, joints.index(there)] * 200 + 320
+            score[:, :, COCO.joints.index(here)] = 1
+        class_name = (dataset.class_names or ())[sample.label or 0]
+        yield Sample(sample.frame_dir, "jhmdb", f"jhmdb{k % 10}", JHMDB[class_name], keypoint, score)
+
+
+def skelact_layout(dataset: AnnotationSet) -> tuple[str, ...]:
+    """Joint names of a dataset."""
+    from skelact.skeleton import load_layout
+
+    return load_layout(str(dataset.layout)).joints
+
+
+def clips(source: str, poses: Path, names: dict[str, str], rng: np.random.Generator) -> Iterator[Sample]:
+    """Windows of Weizmann's or UT-Interaction's clips."""
+    dataset = open_annotations(poses)
+    for sample in dataset.annotations:
+        class_name = names.get((dataset.class_names or ())[sample.label or 0])
+        found = re.search(GROUPS[source], sample.frame_dir)
+        if class_name and found:
+            keypoint, score = at_30_fps(sample)
+            for n, part in enumerate(windows(keypoint.shape[1], rng, middle=source == "ut")):
+                name = f"{sample.frame_dir}_{n}"
+                yield Sample(name, source, f"{source}-{found[1]}", class_name, keypoint[:, part], score[:, part])
+
+
+def home(poses: Path, segments: Path, rng: np.random.Generator) -> Iterator[Sample]:
+    """The named activities of the home videos; a fall is cut so that it lies anywhere in its window."""
+    of_video = {Path(sample.frame_dir).name: sample for sample in open_annotations(poses).annotations}
+    for n, row in enumerate(csv.DictReader(segments.open(encoding="utf-8"))):
+        sample = of_video.get(Path(row["path"]).stem)
+        class_name = HOME.get(row["class"])
+        if sample is None or class_name is None:
+            continue
+        keypoint, score = at_30_fps(sample)
+        start, stop = (round(float(row[key]) * FPS) for key in ("start_s", "stop_s"))
+        if class_name == "fall":
+            middles = rng.uniform(start + 0.35 * (stop - start), start + 0.65 * (stop - start), 6)
+            parts = [slice(max(0, int(m) - 30), int(m) + 30) for m in middles]
+        else:
+            parts = [slice(start + part.start, start + part.stop) for part in windows(stop - start, rng)]
+        for k, part in enumerate(parts):
+            one = slice(0, 1)  # these are about one person
+            if (score[one, part] > 0).any(-1).mean() > 0.7:
+                name = f"{sample.frame_dir}_{n}_{k}"
+                yield Sample(name, "home", f"home-{row['subject']}", class_name, keypoint[one, part], score[one, part])
+
+
+def drawn(each: int, rng: np.random.Generator) -> Iterator[Sample]:
+    """Joints of drawn people of random build, seen from anywhere, at any speed; nothing is drawn."""
+    for motion, class_name in DRAWN.items():
+        for n in range(each):
+            pitch, mirror = rng.uniform(-2, 25), bool(rng.random() < 0.5)
+            changes: dict[str, Any] = {"speed": rng.uniform(0.8, 1.3), "offset_s": rng.uniform(0, 3), "mirror": mirror}
+            if motion in drawn_people.PAIR_MOTIONS:
+                people: Sequence[drawn_people.Person] = drawn_people.pair(
+                    motion, rng, **{**changes, "mirror": False, "offset_s": 0.0}
+                )
+                turn = rng.uniform(-25, 25)
+            else:
+                if motion in ("sit_down", "stand_up", "fall", "fall_back", "throw", "pick_up"):
+                    changes["offset_s"] = 0.0
+                scene = drawn_people.scene_of(motion, seed=int(rng.integers(1 << 30)), **changes)
+                people, turn = scene.people, rng.uniform(-180, 180)
+            length = int(rng.integers(WINDOW[0], WINDOW[1] + 1))
+            keypoint = np.zeros((len(people), length, 17, 2), np.float32)
+            for m, person in enumerate(people):
+                for t in range(length):
+                    body = drawn_people.pose_body(person.figure, person.pose(t / FPS), person.yaw + turn, pitch)
+                    depth = drawn_people.CAMERA_DISTANCE / max(1.0, drawn_people.CAMERA_DISTANCE - body.root[2])
+                    across = person.shift * np.cos(np.radians(turn))
+                    keypoint[m, t, :, 0] = 320 + 300 * (across + body.joint[:, 0] * depth)
+                    keypoint[m, t, :, 1] = 400 - 300 * body.joint[:, 1] * depth
+            keypoint += rng.normal(0, 2.0, keypoint.shape).astype(np.float32)
+            score = np.ones(keypoint.shape[:3], np.float32)
+            yield Sample(f"drawn/{motion}_{n}", "drawn", f"drawn{n % 10}", class_name, keypoint, score)
+
+
+def as_annotations(samples: list[Sample]) -> list[Annotation]:
+    """As the pickle has them: eyes and ears hidden, scores 0 or 1."""
+    hidden = [COCO.joints.index(name) for name in HIDDEN]
+    found = []
+    for sample in samples:
+        score = (sample.keypoint_score >= 0.3).astype(np.float32)
+        score[:, :, hidden] = 0
+        found.append(
+            Annotation(
+                frame_dir=f"{sample.source}/{sample.name}",
+                keypoint=sample.keypoint * (score > 0)[..., None],
+                keypoint_score=score,
+                img_shape=(480, 640),
+                label=CLASSES.index(sample.class_name),
+                extra={"fps": FPS, "source": sample.source, "group": sample.group},
+            )
+        )
+    return found
+
+
+@click.command()
+@click.option("--out", default="runs/daily/daily.pkl", type=click.Path(path_type=Path))
+@click.option("--shared", default="../shared", type=click.Path(path_type=Path))
+@click.option("--poses", default="runs", type=click.Path(path_type=Path), help="Where extract-poses put its pickles.")
+@click.option("--drawn", "drawn_each", default=24, help="Samples of each drawn motion.")
+@click.option("--seed", default=0)
+def main(out: Path, shared: Path, poses: Path, drawn_each: int, seed: int) -> None:
+    """Write the dataset, with one split: train and val, by groups."""
+    rng = np.random.default_rng(seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    samples = [
+        *jhmdb(shared / "data" / "jhmdb", out.parent),
+        *clips("weizmann", poses / "weizmann" / "weizmann.pkl", WEIZMANN, rng),
+        *clips("ut", poses / "ut" / "ut.pkl", UT, rng),
+        *home(poses / "home" / "home.pkl", shared / "media" / "untrimmed" / "gmdcsa24" / "segments.csv", rng),
+        *drawn(drawn_each, rng),
+    ]
+    held = {"jhmdb0", "jhmdb1", "weizmann-shahar", "ut-9", "ut-10", "drawn0"}
+    split = {
+        name: tuple(f"{s.source}/{s.name}" for s in samples if (s.group in held) == on)
+        for name, on in (("train", False), ("val", True))
+    }
+    save_annotations(AnnotationSet(as_annotations(samples), split, CLASSES, COCO.name), out)
+    for source in ("jhmdb", "weizmann", "ut", "home", "drawn"):
+        counts = Counter(sample.class_name for sample in samples if sample.source == source)
+        click.echo(f"{source}: {sum(counts.values())} samples, {dict(sorted(counts.items()))}")
+
+
+if __name__ == "__main__":
+    main()
