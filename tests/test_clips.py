@@ -473,3 +473,24 @@ def test_a_pose_between_two_frames_is_between_them() -> None:
     np.testing.assert_allclose(between[0, :, 0], [[0, 1], [1, 2], [2, 3], [2, 3], [0, 0]])
     assert between_score is not None
     np.testing.assert_allclose(between_score[0, :, 0], [1, 0.75, 0.5, 0.5, 0], atol=1e-6)
+
+
+# --- what estimators don't share ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normaliser", ["published", "body"])
+def test_hidden_joints_and_the_height_of_scores_make_no_difference(normaliser: str) -> None:
+    hidden = ("left_ear", "right_ear")
+    settings = ClipSettings(COCO, normaliser=normaliser, hidden_joints=hidden, binary_scores=True)
+    keypoint, score = people(2, 40, COCO)
+    seen = score >= 0.3
+    ears = [COCO.joints.index(name) for name in hidden]
+    other_keypoint, other_score = keypoint.copy(), np.where(seen, 1.0, 0.1)
+    other_keypoint[:, :, ears] += 77
+    other_keypoint[~seen] = 5
+    clip = prepare_clips(keypoint, score, (400, 400), settings)
+    assert np.array_equal(clip, prepare_clips(other_keypoint, other_score, (400, 400), settings))
+    assert not clip[..., ears, 2].any(), "the ears have no score"
+    assert set(np.unique(clip[..., 2])) == {0, 1}
+    with pytest.raises(SkelactError, match="layout 'coco' has no 'tail'"):
+        ClipSettings(COCO, hidden_joints=("tail",))

@@ -359,3 +359,14 @@ def test_scalars_for_tensorboard(data: Path, tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     assert {"loss", "lr", "train_top1", "val_top1"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("loss")] == [0, 1]
+
+
+def test_clips_are_mixed_and_features_dropped_where_wanted(data: Path, tmp_path: Path) -> None:
+    settings = replace(TINY, epochs=1, hidden_joints=("nose",), binary_scores=True)
+    for name, change in (("plain", {}), ("mixed", {"mixup": 0.4}), ("dropped", {"dropout": 0.5})):
+        train(data, tmp_path / name, replace(settings, **change), progress=False)
+    last = {name: tmp_path / name / "last.safetensors" for name in ("plain", "mixed", "dropped")}
+    assert not equal(last["plain"], last["mixed"])
+    assert not equal(last["plain"], last["dropped"])
+    clips = load_checkpoint(last["plain"]).clips
+    assert (clips.hidden_joints, clips.binary_scores) == (("nose",), True)
