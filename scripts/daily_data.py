@@ -30,6 +30,7 @@ from skelact.clips import resample
 from skelact.skeleton import COCO
 from skelact.structures import Array
 
+SOURCES = ("jhmdb", "weizmann", "ut", "home", "drawn")
 FPS = 30.0
 WINDOW = (32, 64)  # frames, shortest and longest
 HIDDEN = ("left_eye", "right_eye", "left_ear", "right_ear")  # JHMDB has one joint for the face
@@ -219,8 +220,9 @@ def as_annotations(samples: list[Sample]) -> list[Annotation]:
 @click.option("--shared", default="../shared", type=click.Path(path_type=Path))
 @click.option("--poses", default="runs", type=click.Path(path_type=Path), help="Where extract-poses put its pickles.")
 @click.option("--drawn", "drawn_each", default=24, help="Samples of each drawn motion.")
+@click.option("--without", multiple=True, type=click.Choice(SOURCES), help="Leave this source out.")
 @click.option("--seed", default=0)
-def main(out: Path, shared: Path, poses: Path, drawn_each: int, seed: int) -> None:
+def main(out: Path, shared: Path, poses: Path, drawn_each: int, without: tuple[str, ...], seed: int) -> None:
     """Write the dataset, with one split: train and val, by groups."""
     rng = np.random.default_rng(seed)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -231,13 +233,14 @@ def main(out: Path, shared: Path, poses: Path, drawn_each: int, seed: int) -> No
         *home(poses / "home" / "home.pkl", shared / "media" / "untrimmed" / "gmdcsa24" / "segments.csv", rng),
         *drawn(drawn_each, rng),
     ]
+    samples = [sample for sample in samples if sample.source not in without]
     held = {"jhmdb0", "jhmdb1", "weizmann-shahar", "ut-9", "ut-10", "drawn0"}
     split = {
         name: tuple(f"{s.source}/{s.name}" for s in samples if (s.group in held) == on)
         for name, on in (("train", False), ("val", True))
     }
     save_annotations(AnnotationSet(as_annotations(samples), split, CLASSES, COCO.name), out)
-    for source in ("jhmdb", "weizmann", "ut", "home", "drawn"):
+    for source in SOURCES:
         counts = Counter(sample.class_name for sample in samples if sample.source == source)
         click.echo(f"{source}: {sum(counts.values())} samples, {dict(sorted(counts.items()))}")
 
