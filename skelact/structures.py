@@ -143,6 +143,23 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Timeline:
+    """The scores of a person, or of a pair, over time.
+
+    Attributes:
+        track_ids: of the people.
+        start_s: (K,) where each step of time starts; there are none where nobody was seen.
+        step_s: how long a step is.
+        scores: (K, num_classes) in [0, 1], rows of sum 1.
+    """
+
+    track_ids: tuple[int, ...]
+    start_s: Array
+    step_s: float
+    scores: Array
+
+
+@dataclass(frozen=True)
 class SourceResult:
     """What became of one source.
 
