@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,9 +13,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from skelact.calibration import UNKNOWN
 from skelact.errors import SkelactError
+from skelact.faces import blur_faces, faces_around
+from skelact.roi import Region
 from skelact.skeleton import LAYOUTS, Layout
-from skelact.structures import Array, PoseSequence, Track
+from skelact.structures import Array, PoseSequence, Prediction, Track
 from skelact.video import DEFAULT_FPS, VideoWriter, probe_video, read_frames
 
 T = TypeVar("T")
@@ -35,11 +39,15 @@ TRACK_COLORS: tuple[Color, ...] = (
 )
 INK, PAPER = (20, 18, 16), (255, 255, 255)
 BACKGROUND = (38, 32, 28)
+REGION_COLOR = (70, 225, 245)
 POSES_SHAPE = (720, 1280)  # (H, W) px of a picture for poses that tell none
 HEAD = frozenset(("head", "nose", "eye", "ear"))
 TRUNK = frozenset(("shoulder", "hip", "neck", "spine", "pelvis", "chest"))
 TEXT_WEIGHT = 550  # of OpenCV's own font: 400 is regular, 700 bold
 HERSHEY_PX = 30  # height of a line of OpenCV's line font at scale 1
+DIM = (70, 66, 62)
+PAGE_S = 60.0  # of the timeline under the picture
+MAX_ROWS = 6  # in it
 FAR = 2.0**16  # px, outside of any picture
 SUBPIXEL = 4  # OpenCV draws at 1 / 2^4 pixel, so that slow movements don't jitter
 
@@ -50,12 +58,14 @@ class Overlay:
     Args:
         sequence: the people. Tracks in 3D have no place in a picture and are not drawn.
         layout: of their joints, by default what ``sequence.layout`` names; an unknown one draws no bones.
+        regions: outlined.
 
     Raises:
         SkelactError: the layout has another number of joints than the tracks.
     """
 
-    def __init__(self, sequence: PoseSequence, layout: Layout | None = None) -> None:
+    def __init__(self, sequence: PoseSequence, layout: Layout | None = None, regions: Sequence[Region] = ()) -> None:
+        self.polygons = [region.pixels(sequence.info.img_shape).round().astype(np.int32) for region in regions]
         layout = layout or LAYOUTS.get(sequence.layout)
         self.tracks = [track for track in sequence.tracks if track.keypoint.shape[2] == 2]
         for track in self.tracks:
@@ -66,25 +76,44 @@ class Overlay:
                 )
         self.bones = _bones(layout) if layout else []
 
-    def draw(self, image: Array, frame_index: int, label: str | None = None) -> Array:
+    def draw(
+        self,
+        image: Array,
+        frame_index: int,
+        label: str | None = None,
+        captions: Mapping[tuple[int, ...], str] | None = None,
+    ) -> Array:
         """A copy of the picture with everybody who is in that frame, and the label in a corner.
 
         Args:
             image: (H, W, 3) BGR uint8.
             frame_index: of the picture in the sequence.
             label: what to write in the corner, any Unicode.
+            captions: what to write at people, by their track ids; a pair's goes below the two.
         """
         image = image.copy()
+        captions = captions or {}
         text_px = max(11, round(min(image.shape[:2]) / 30))
+        for polygon in self.polygons:
+            cv2.polylines(image, [polygon], True, REGION_COLOR, max(1, text_px // 8), cv2.LINE_AA)
+        boxes: dict[int, Array] = {}
         for track in self.tracks:
             t = frame_index - track.start_frame
             if 0 <= t < track.num_frames:
-                self._draw_person(image, track, t, text_px)
+                box = self._draw_person(image, track, t, text_px, captions.get((track.track_id,), ""))
+                if box is not None:
+                    boxes[track.track_id] = box
+        for track_ids, caption in captions.items():
+            if len(track_ids) > 1 and boxes.keys() >= set(track_ids):
+                around = np.array([boxes[track_id] for track_id in track_ids])
+                corner = float(around[:, 0].min()), float(around[:, 3].max()) + 1.5 * text_px
+                _draw_tag(image, f"{'+'.join(map(str, track_ids))} {caption}", corner, PAPER, text_px)
         if label:
             _draw_label(image, label, round(text_px * 1.25))
         return image
 
-    def _draw_person(self, image: Array, track: Track, t: int, text_px: int) -> None:
+    def _draw_person(self, image: Array, track: Track, t: int, text_px: int, caption: str) -> Array | None:
+        """Draw somebody in their frame ``t``, and tell their box, if they are seen."""
         point = _drawable(track.keypoint[t])
         seen = np.any(point != 0, axis=1)
         if track.keypoint_score is not None:
@@ -92,7 +121,7 @@ class Overlay:
         box = None if track.bbox is None else _drawable(track.bbox[t])
         box = box if box is not None and box.any() else None
         if box is None and not seen.any():
-            return
+            return None
         left, top, right, bottom = box if box is not None else (*point[seen].min(0), *point[seen].max(0))
         # As bold as the picture is large, but small people keep thin limbs, and the smallest get no outline.
         bold = min(min(image.shape[:2]) / 220, max(right - left, bottom - top) / 60)
@@ -112,7 +141,81 @@ class Overlay:
             for edge in outlines:
                 radius = round((max(0.9, bold) + edge) * 2**SUBPIXEL)
                 cv2.circle(image, fine[v], radius, INK if edge else PAPER, -1, cv2.LINE_AA, SUBPIXEL)
-        _draw_tag(image, str(track.track_id), (float(left), float(top)), color, text_px)
+        _draw_tag(image, f"{track.track_id} {caption}".strip(), (float(left), float(top)), color, text_px)
+        return np.array((left, top, right, bottom))
+
+
+class Strip:
+    """A timeline to draw under the pictures: a row for each person and pair, a block for each segment.
+
+    It shows a page of up to a minute; the next one follows. Where more are seen than there are rows, those who are
+    known to do something for longest get them.
+
+    Args:
+        segments: what they do.
+        stop_s: the end of the video.
+        img_shape: (H, W) of the pictures.
+    """
+
+    def __init__(self, segments: Sequence[Prediction], stop_s: float, img_shape: tuple[int, int]) -> None:
+        self.text_px = max(11, round(min(img_shape) / 36))
+        self.row_px = round(1.6 * self.text_px)
+        self.width = img_shape[1]
+        self.page_s = max(min(stop_s, PAGE_S), 1e-3)
+        self.pages: list[list[Prediction]] = [[] for _ in range(int(stop_s / self.page_s) + 1)]
+        for segment in segments:
+            last = min(int(segment.stop_s / self.page_s), len(self.pages) - 1)
+            for page in range(int(segment.start_s / self.page_s), last + 1):
+                self.pages[page].append(segment)
+        rows = max(len({segment.track_ids for segment in page}) for page in self.pages)
+        self.height = self.row_px * (min(rows, MAX_ROWS) + 1)
+        names = dict.fromkeys(segment.class_name for segment in segments if segment.class_name != UNKNOWN)
+        self.colors = {name: TRACK_COLORS[k % len(TRACK_COLORS)] for k, name in enumerate(names)}
+        self.margin = _text_width("00+00 ", self.text_px)
+        self._drawn: tuple[int, Array] | None = None
+
+    def draw(self, time_s: float) -> Array:
+        """The strip (height, W, 3) BGR uint8 at a time."""
+        page = min(int(time_s / self.page_s), len(self.pages) - 1)
+        if self._drawn is None or self._drawn[0] != page:
+            self._drawn = page, self._draw_page(page)
+        image = self._drawn[1].copy()
+        x = self._x(time_s, page)
+        cv2.line(image, (x, 0), (x, self.height - 1), PAPER, max(1, self.text_px // 8))
+        return image
+
+    def _x(self, time_s: float, page: int) -> int:
+        part = min(max(time_s / self.page_s - page, 0.0), 1.0)
+        return round(self.margin + part * (self.width - self.margin - 2))
+
+    def _draw_page(self, page: int) -> Array:
+        image = np.full((self.height, self.width, 3), INK, np.uint8)
+        lengths: dict[tuple[int, ...], float] = {}
+        for segment in self.pages[page]:
+            length = (segment.stop_s - segment.start_s) * (segment.class_name != UNKNOWN)
+            lengths[segment.track_ids] = lengths.get(segment.track_ids, 0.0) + length
+        longest = sorted(lengths, key=lambda who: -lengths[who])[:MAX_ROWS]
+        rows = {who: k for k, who in enumerate(sorted(longest, key=lambda who: (len(who), who)))}
+        baseline = round(0.75 * self.row_px)
+        for who, row in rows.items():
+            place = (self.text_px // 3, row * self.row_px + baseline)
+            _draw_text(image, "+".join(map(str, who)), place, self.text_px, PAPER)
+        for segment in self.pages[page]:
+            if segment.track_ids not in rows:
+                continue
+            top = rows[segment.track_ids] * self.row_px + 2
+            left, right = self._x(segment.start_s, page), self._x(segment.stop_s, page)
+            block = image[top : top + self.row_px - 3, left : max(right - 1, left + 1)]
+            block[:] = self.colors.get(segment.class_name, DIM)
+            if segment.class_name != UNKNOWN and _text_width(segment.class_name, self.text_px) < right - left - 6:
+                _draw_text(block, segment.class_name, (3, baseline - 2), self.text_px, INK)
+        bottom = (self.height - self.row_px) + baseline
+        for part in (0.0, 0.5, 1.0):
+            time_s = (page + part) * self.page_s
+            text = f"{int(time_s // 60)}:{time_s % 60:04.1f}"
+            x = self._x(time_s, page) - round(part * _text_width(text, self.text_px))
+            _draw_text(image, text, (x, bottom), self.text_px, PAPER)
+        return image
 
 
 def render_video(
@@ -122,6 +225,9 @@ def render_video(
     out: str | Path,
     progress: bool = False,
     layout: Layout | None = None,
+    segments: Sequence[Prediction] = (),
+    regions: Sequence[Region] = (),
+    hide_faces: bool = False,
 ) -> None:
     """Draw the people and labels of a sequence into its video, which is decoded once more.
 
@@ -133,6 +239,10 @@ def render_video(
         out: the mp4 to write, with the source's sound.
         progress: draw a bar on stderr, if that is a terminal.
         layout: as in ``Overlay``.
+        segments: what persons and pairs do; it is written at them while they do it, and drawn as a timeline under the
+            picture, which makes the video higher.
+        regions: outlined.
+        hide_faces: make the faces in ``sequence.faces`` unrecognisable.
 
     Raises:
         SkelactError: the source can't be read or isn't of the poses' size, or ``out`` can't be written.
@@ -144,11 +254,15 @@ def render_video(
             f"{source}: expected the video of these poses, {pose_width} x {pose_height}, found one of "
             f"{width} x {height}; give the one that they were found in"
         )
-    overlay = Overlay(sequence, layout)
-    with VideoWriter(out, info.img_shape, info.fps, audio_from=source) as writer:
-        for frame in _bar(read_frames(source), out, sequence.num_frames, progress):
-            label = _label_at(labels, frame.time_s)
-            writer.write(overlay.draw(frame.image, frame.index, label), frame.time_s)
+
+    def pictures() -> Iterator[tuple[int, float, Array]]:
+        for frame in read_frames(source):
+            if hide_faces:
+                blur_faces(frame.image, faces_around(sequence.faces, frame.index, info.fps))
+            yield frame.index, frame.time_s, frame.image
+
+    overlay = Overlay(sequence, layout, regions)
+    _render(pictures(), overlay, sequence, labels, segments, out, info.img_shape, source, progress)
 
 
 def render_poses(
@@ -157,11 +271,12 @@ def render_poses(
     out: str | Path,
     progress: bool = False,
     layout: Layout | None = None,
+    segments: Sequence[Prediction] = (),
 ) -> None:
     """Draw poses that have no video on a dark background; those in 3D as seen from the front.
 
     Args:
-        sequence, labels, out, progress, layout: as in ``render_video``.
+        sequence, labels, out, progress, layout, segments: as in ``render_video``.
 
     Raises:
         SkelactError: the sequence has no frames, or ``out`` can't be written.
@@ -169,10 +284,48 @@ def render_poses(
     img_shape = sequence.info.img_shape if all(sequence.info.img_shape) else POSES_SHAPE
     overlay = Overlay(_seen_from_front(sequence, img_shape), layout)
     blank = np.full((*img_shape, 3), BACKGROUND, np.uint8)
-    with VideoWriter(out, img_shape, sequence.info.fps or DEFAULT_FPS) as writer:
-        times = _bar(sequence.time_s.tolist(), out, sequence.num_frames, progress)
-        for index, time_s in enumerate(times):
-            writer.write(overlay.draw(blank, index, _label_at(labels, time_s)), time_s)
+    pictures = ((index, time_s, blank) for index, time_s in enumerate(sequence.time_s.tolist()))
+    _render(pictures, overlay, sequence, labels, segments, out, img_shape, None, progress)
+
+
+def _render(
+    pictures: Iterable[tuple[int, float, Array]],
+    overlay: Overlay,
+    sequence: PoseSequence,
+    labels: Sequence[Label],
+    segments: Sequence[Prediction],
+    out: str | Path,
+    img_shape: tuple[int, int],
+    audio_from: str | Path | None,
+    progress: bool,
+) -> None:
+    """Write (index, time_s, picture) as a video, with all that is drawn into and under each picture."""
+    strip = Strip(segments, float(sequence.time_s[-1]), img_shape) if segments else None
+    shape = (img_shape[0] + (strip.height if strip else 0), img_shape[1])
+    current = Current(segments)
+    with VideoWriter(out, shape, sequence.info.fps or DEFAULT_FPS, audio_from) as writer:
+        for index, time_s, picture in _bar(pictures, out, sequence.num_frames, progress):
+            image = overlay.draw(picture, index, _label_at(labels, time_s), current.captions(time_s))
+            writer.write(np.concatenate([image, strip.draw(time_s)]) if strip else image, time_s)
+
+
+class Current:
+    """What everybody does at a time."""
+
+    def __init__(self, segments: Sequence[Prediction]) -> None:
+        self._segments: dict[tuple[int, ...], list[Prediction]] = {}
+        for segment in sorted(segments, key=lambda segment: segment.start_s):
+            self._segments.setdefault(segment.track_ids, []).append(segment)
+        self._starts = {who: [segment.start_s for segment in own] for who, own in self._segments.items()}
+
+    def captions(self, time_s: float) -> dict[tuple[int, ...], str]:
+        """Class and score by track ids; nothing for ``unknown``."""
+        found = {}
+        for who, own in self._segments.items():
+            k = bisect.bisect_right(self._starts[who], time_s) - 1
+            if k >= 0 and time_s < own[k].stop_s and own[k].class_name != UNKNOWN:
+                found[who] = f"{own[k].class_name} {own[k].score:.2f}"
+        return found
 
 
 def _bar(frames: Iterable[T], out: str | Path, num_frames: int, progress: bool) -> Iterable[T]:

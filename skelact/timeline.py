@@ -23,6 +23,7 @@ from skelact.windows import STEP_S, SUBJECTS, WINDOW_S, Scorer, check_windows, e
 Subject = tuple[int, ...]
 
 WINDOWS_AT_ONCE = 64  # prepared together: enough for a GPU, little in memory
+MIN_DURATION_S = 1.0
 UNKNOWN_CLASS = -1
 NO_SUBJECT_S = 1.0  # somebody who is not seen for longer starts a new segment
 
@@ -43,7 +44,7 @@ class TimelineSettings:
 
     window_s: tuple[float, ...] = (WINDOW_S,)
     step_s: float = STEP_S
-    min_duration_s: float = 1.0
+    min_duration_s: float = MIN_DURATION_S
     margin: float = 0.1
     unknown_below: float | None = None
     subjects: str = "both"
@@ -296,7 +297,11 @@ def make_timelines(
         cells = grid.pop(subject)
         events = [event for cell in cells for event in segmenter.feed(subject, cell.start_s, cell.stop_s, cell.scores)]
         events += segmenter.close_all()
-        segments += [_segment(event, extents[subject], class_names, topk) for event in events if event.kind == "end"]
+        segments += [
+            _segment(event, extents[subject], settings.step_s, class_names, topk)
+            for event in events
+            if event.kind == "end"
+        ]
         times = np.array([cell.start_s for cell in cells])
         timelines.append(Timeline(subject, times, settings.step_s, np.stack([cell.scores for cell in cells])))
     rank = {track.track_id: k for k, track in enumerate(sequence.tracks)}
@@ -305,12 +310,14 @@ def make_timelines(
     return tuple(segments), tuple(timelines)
 
 
-def _segment(event: Event, there: tuple[float, float], class_names: Sequence[str], topk: int) -> Prediction:
-    """A segment that has ended, within the time that its people are there."""
+def _segment(
+    event: Event, there: tuple[float, float], step_s: float, class_names: Sequence[str], topk: int
+) -> Prediction:
+    """A segment that has ended; one from or to the end of the time that its people are there fills it."""
     best = np.argsort(-event.scores, kind="stable")[:topk]
     return Prediction(
-        start_s=max(event.start_s, there[0]),
-        stop_s=min(event.stop_s, there[1]),
+        start_s=there[0] if event.start_s < there[0] + step_s else event.start_s,
+        stop_s=there[1] if event.stop_s > there[1] - step_s else event.stop_s,
         track_ids=event.subject,
         class_name=event.class_name,
         score=event.score,

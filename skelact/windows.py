@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -188,16 +188,7 @@ def is_seen(window: Window) -> bool:
 def _cut(track: Track, start_s: float, stop_s: float) -> Track:
     """The part of a track in a span of time."""
     first, last = np.searchsorted(track.time_s, (start_s - _EPSILON_S, stop_s + _EPSILON_S))
-    part = slice(int(first), int(last))
-    return replace(
-        track,
-        start_frame=track.start_frame + int(first),
-        time_s=track.time_s[part],
-        keypoint=track.keypoint[part],
-        keypoint_score=None if track.keypoint_score is None else track.keypoint_score[part],
-        bbox=None if track.bbox is None else track.bbox[part],
-        bbox_score=None if track.bbox_score is None else track.bbox_score[part],
-    )
+    return track.cut(int(first), int(last))
 
 
 # --- scoring -----------------------------------------------------------------------------------------------------
