@@ -56,9 +56,8 @@ def predict_sequence(
         SkelactError: the poses don't fit the model, or there is nobody. In a timeline that is no error, but a warning.
     """
     warnings = classifier.check(sequence)
-    duration_s = float(sequence.time_s[-1] + 1 / sequence.info.fps) if len(sequence.time_s) else 0.0
     if granularity == "auto":
-        granularity = "clip" if duration_s <= LONGEST_CLIP_S + 1e-6 else "timeline"
+        granularity = "clip" if sequence.duration_s <= LONGEST_CLIP_S + 1e-6 else "timeline"
     nobody = (
         f"expected people, found nobody in {sequence.num_frames} frames; are they large enough to see, or does another "
         "--pose-model find them?"
@@ -84,7 +83,7 @@ def predict_sequence(
         if "pose_model" in sequence.provenance:
             persons = main_persons(sequence.tracks, img_shape, sequence.num_frames, classifier.num_person)
         groups, samples = [persons], [tracks_keypoint(persons, sequence.num_frames)]
-        times = [(0.0, duration_s)]
+        times = [(0.0, sequence.duration_s)]
     scores = [classifier.scores(*sample, img_shape, clips) for sample in samples]
     predictions = tuple(
         _prediction(tuple(track.track_id for track in group), *span, row, classifier.scored_names, topk, unknown_below)

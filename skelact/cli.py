@@ -269,7 +269,7 @@ def _tell_granularity(result: SourceResult) -> None:
     assert result.sequence is not None
     long = result.granularity == "timeline"
     what = f"longer than {LONGEST_CLIP_S:g} s: a timeline" if long else f"up to {LONGEST_CLIP_S:g} s: one clip"
-    seconds = f"{float(result.sequence.time_s[-1]):.1f} s"
+    seconds = f"{result.sequence.duration_s:.1f} s"
     click.echo(printable(f"{result.source}: {seconds}, {what} (--granularity chooses)"), err=True)
 
 

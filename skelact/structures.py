@@ -134,6 +134,11 @@ class PoseSequence:
     label: int | None = None
     faces: tuple[Array, ...] = ()
 
+    @property
+    def duration_s(self) -> float:
+        """Until the end of the last frame."""
+        return float(self.time_s[-1]) + 1 / self.info.fps if len(self.time_s) else 0.0
+
 
 @dataclass(frozen=True)
 class Prediction:

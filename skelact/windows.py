@@ -23,7 +23,7 @@ WINDOW_S = 2.0  # the length of the clips that action models are trained on
 STEP_S = 0.5
 RATE = 30.0  # poses a second in a window: the frame rate of the field's datasets
 MIN_SEEN = 0.5  # share of a window in which its people have to be seen
-PAIR_DISTANCE = 2.0  # two people are a pair where their centres are no farther apart, in body heights
+PAIR_DISTANCE = 1.5  # two people are a pair where their centres are no farther apart, in body heights
 SUBJECTS = ("both", "persons", "pairs")
 _EPSILON_S = 1e-6
 
@@ -77,7 +77,7 @@ def lay_windows(
 
     Windows stop at multiples of ``step_s``; one more lies at the start, and one at the end, of each track. Somebody who
     is seen for less than a window has one, as long as they are seen. Windows in which somebody is seen for less than
-    half of the time are left out, and so are those of pairs whose centres are, in the median, over two heights apart.
+    half of the time are left out, and so are those of pairs whose centres are, in the median, over 1.5 heights apart.
 
     Args:
         tracks: of one sequence, the most important first.
