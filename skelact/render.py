@@ -74,7 +74,7 @@ class Overlay:
                     f"expected {layout.num_joints} joints, as layout {layout.name!r} has, found "
                     f"{track.keypoint.shape[1]} in track {track.track_id}; give the layout of these poses"
                 )
-        self.bones = _bones(layout) if layout else []
+        self.bones = bones(layout) if layout else []
 
     def draw(
         self,
@@ -367,7 +367,7 @@ def _drawable(pixels: Array) -> Array:
     return np.clip(np.nan_to_num(pixels), -FAR, FAR)
 
 
-def _bones(layout: Layout) -> list[tuple[int, int, Color]]:
+def bones(layout: Layout) -> list[tuple[int, int, Color]]:
     """The edges to draw, coloured by limb.
 
     Shoulders and hips get a bar where no neck or spine joins them. coco's graph hangs the shoulders on the
