@@ -144,8 +144,8 @@ def make(clips: Path, people: list[str], sequences: list[str], minutes: float, s
     paths = [path for path in find_videos(clips) if is_shown(path, people, sequences)]
     if not paths:
         raise click.ClickException(f"{clips}: no clips of {', '.join((*people, *sequences))}")
-    rows, now = [], 0.0
-    with VideoWriter(out, SIZE[::-1], RATE) as writer, tqdm(desc=out.name, total=round(minutes * 60), unit=" s", disable=None) as bar:
+    rows, now, total = [], 0.0, round(minutes * 60)
+    with VideoWriter(out, SIZE[::-1], RATE) as writer, tqdm(desc=out.name, total=total, unit=" s") as bar:
         for path, mirrored in shown_clips(paths, rng):
             frame_s = 1 / RATE
             start_s, before = now, 0.0
@@ -160,7 +160,7 @@ def make(clips: Path, people: list[str], sequences: list[str], minutes: float, s
                 while now < stop_s:
                     writer.write(np.full((*SIZE[::-1], 3), GREY, np.uint8), now)
                     now += 1 / RATE
-            bar.update(min(round(now), round(minutes * 60)) - bar.n)
+            bar.update(min(round(now), total) - bar.n)
             if now >= minutes * 60:
                 break
     with out.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:

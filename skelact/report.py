@@ -126,10 +126,10 @@ def _section(
     title = f"<h2>{html.escape(str(result['source']))}</h2>"
     if result["error"] is not None:
         return f'<section data-duration="1">{title}<p class="problem">{html.escape(result["error"])}</p></section>'
-    shape, predictions = result["video"], result["predictions"]
+    shape, predictions, people = result["video"], result["predictions"], len(result["tracks"])
     stops = [shape["num_frames"] / shape["fps"], *(float(p["stop_s"]) for p in predictions)]
     duration_s = max(*stops, 1e-3)
-    facts = f"{clock(duration_s)}, {int(shape['width'])} x {int(shape['height'])}, {len(result['tracks'])} persons"
+    facts = f"{clock(duration_s)}, {int(shape['width'])} x {int(shape['height'])}, {people} person{'s' * (people != 1)}"
     problems = "".join(f'<p class="problem">{html.escape(str(text))}</p>' for text in result["warnings"])
     source = _video_of(result, json_path, out, video, embed, alone=len(content["results"]) == 1)
     player = (
