@@ -223,7 +223,7 @@ def browser(tmp_path: Path) -> Iterator[Any]:
             str(tmp_path / "profile"),
             executable_path=CHROMIUM,
             args=list(FLAGS),
-            viewport={"width": 1100, "height": 900},
+            viewport=VIEWPORT,
         )
         page = context.pages[0]
         page.on("request", lambda request: asked.append(request.url))
