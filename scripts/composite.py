@@ -186,20 +186,29 @@ def read_truth(path: Path) -> list[Segment]:
 
 
 def told(predictions: Sequence[dict[str, Any]], times: Array) -> list[str]:
-    """What the video shows at each time: what a pair does, else what a person does; of several the surest.
+    """What the video shows at each time: of all that people do, the surest.
 
-    A class `none` and the answer `unknown` are the background.
+    Those who are a pair at that time are answered by what the pair does, and not alone. A class `none` and the answer
+    `unknown` are the background.
     """
+    pairs = [prediction for prediction in predictions if len(prediction["track_ids"]) > 1]
     labels = [BACKGROUND] * len(times)
-    best = np.full(len(times), -1.0)
+    best = np.zeros(len(times))
     for prediction in predictions:
         if prediction["class_name"] in (BACKGROUND, "unknown"):
             continue
-        weight = prediction["score"] + (len(prediction["track_ids"]) > 1)
-        inside = (times >= prediction["start_s"]) & (times < prediction["stop_s"])
-        for k in np.flatnonzero(inside & (best < weight)):
-            labels[k], best[k] = prediction["class_name"], weight
+        counts = _inside(prediction, times)
+        if len(prediction["track_ids"]) == 1:
+            for pair in pairs:
+                if prediction["track_ids"][0] in pair["track_ids"]:
+                    counts &= ~_inside(pair, times)
+        for k in np.flatnonzero(counts & (best < prediction["score"])):
+            labels[k], best[k] = prediction["class_name"], prediction["score"]
     return labels
+
+
+def _inside(prediction: dict[str, Any], times: Array) -> Array:
+    return (times >= prediction["start_s"]) & (times < prediction["stop_s"])
 
 
 def label_at(segments: Sequence[Segment], times: Array) -> list[str]:
