@@ -98,7 +98,11 @@ def _people(sequence: PoseSequence, prediction: Prediction) -> list[dict[str, An
     for track in sequence.tracks:
         if track.track_id not in prediction.track_ids:
             continue
-        t = int(np.argmin(np.where(track.present, np.abs(track.time_s - middle), np.inf)))
+        first, last = np.searchsorted(track.time_s, (prediction.start_s, prediction.stop_s))
+        seen = first + np.flatnonzero(track.cut(int(first), int(last)).present)
+        if not len(seen):
+            seen = np.flatnonzero(track.present)
+        t = int(seen[np.argmin(np.abs(track.time_s[seen] - middle))])
         score = None if track.keypoint_score is None else track.keypoint_score[t].round(3).tolist()
         people.append(
             {
