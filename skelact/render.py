@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,41 +11,31 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from skelact.calibration import UNKNOWN
 from skelact.errors import SkelactError
 from skelact.faces import blur_faces, faces_around
+from skelact.lettering import INK, PAPER, TRACK_COLORS, Color, draw_text, text_width
 from skelact.roi import Region
 from skelact.skeleton import LAYOUTS, Layout
+from skelact.strip import Current, Strip
 from skelact.structures import Array, PoseSequence, Prediction, Track
 from skelact.video import DEFAULT_FPS, VideoWriter, probe_video, read_frames
 
 T = TypeVar("T")
-Color = tuple[int, int, int]
 Label = tuple[float, float, str]  # start_s, stop_s, text
 
 MIN_SCORE = 0.3  # joints below are guesses, and not drawn
-# BGR, after Okabe and Ito's palette, whose colours colour-blind people tell apart.
+# As lettering.TRACK_COLORS after Okabe and Ito's palette.
 LIMB_COLORS: dict[str, Color] = {
     "left": (0, 159, 240),  # orange
     "right": (250, 190, 90),  # sky blue
     "torso": (225, 235, 235),  # nearly white
     "head": (190, 140, 240),  # pink
 }
-TRACK_COLORS: tuple[Color, ...] = (
-    *((120, 210, 60), (230, 140, 60), (80, 90, 245), (70, 225, 245)),
-    *((225, 110, 200), (215, 215, 90), (60, 160, 250), (190, 190, 190)),
-)
-INK, PAPER = (20, 18, 16), (255, 255, 255)
 BACKGROUND = (38, 32, 28)
 REGION_COLOR = (70, 225, 245)
 POSES_SHAPE = (720, 1280)  # (H, W) px of a picture for poses that tell none
 HEAD = frozenset(("head", "nose", "eye", "ear"))
 TRUNK = frozenset(("shoulder", "hip", "neck", "spine", "pelvis", "chest"))
-TEXT_WEIGHT = 550  # of OpenCV's own font: 400 is regular, 700 bold
-HERSHEY_PX = 30  # height of a line of OpenCV's line font at scale 1
-DIM = (70, 66, 62)
-PAGE_S = 60.0  # of the timeline under the picture
-MAX_ROWS = 6  # in it
 FAR = 2.0**16  # px, outside of any picture
 SUBPIXEL = 4  # OpenCV draws at 1 / 2^4 pixel, so that slow movements don't jitter
 
@@ -145,79 +133,6 @@ class Overlay:
         return np.array((left, top, right, bottom))
 
 
-class Strip:
-    """A timeline to draw under the pictures: a row for each person and pair, a block for each segment.
-
-    It shows a page of up to a minute; the next one follows. Where more are seen than there are rows, those who are
-    known to do something for longest get them.
-
-    Args:
-        segments: what they do.
-        stop_s: the end of the video.
-        img_shape: (H, W) of the pictures.
-    """
-
-    def __init__(self, segments: Sequence[Prediction], stop_s: float, img_shape: tuple[int, int]) -> None:
-        self.text_px = max(11, round(min(img_shape) / 36))
-        self.row_px = round(1.6 * self.text_px)
-        self.width = img_shape[1]
-        self.page_s = max(min(stop_s, PAGE_S), 1e-3)
-        self.pages: list[list[Prediction]] = [[] for _ in range(int(stop_s / self.page_s) + 1)]
-        for segment in segments:
-            last = min(int(segment.stop_s / self.page_s), len(self.pages) - 1)
-            for page in range(int(segment.start_s / self.page_s), last + 1):
-                self.pages[page].append(segment)
-        rows = max(len({segment.track_ids for segment in page}) for page in self.pages)
-        self.height = self.row_px * (min(rows, MAX_ROWS) + 1)
-        names = dict.fromkeys(segment.class_name for segment in segments if segment.class_name != UNKNOWN)
-        self.colors = {name: TRACK_COLORS[k % len(TRACK_COLORS)] for k, name in enumerate(names)}
-        self.margin = _text_width("00+00 ", self.text_px)
-        self._drawn: tuple[int, Array] | None = None
-
-    def draw(self, time_s: float) -> Array:
-        """The strip (height, W, 3) BGR uint8 at a time."""
-        page = min(int(time_s / self.page_s), len(self.pages) - 1)
-        if self._drawn is None or self._drawn[0] != page:
-            self._drawn = page, self._draw_page(page)
-        image = self._drawn[1].copy()
-        x = self._x(time_s, page)
-        cv2.line(image, (x, 0), (x, self.height - 1), PAPER, max(1, self.text_px // 8))
-        return image
-
-    def _x(self, time_s: float, page: int) -> int:
-        part = min(max(time_s / self.page_s - page, 0.0), 1.0)
-        return round(self.margin + part * (self.width - self.margin - 2))
-
-    def _draw_page(self, page: int) -> Array:
-        image = np.full((self.height, self.width, 3), INK, np.uint8)
-        lengths: dict[tuple[int, ...], float] = {}
-        for segment in self.pages[page]:
-            length = (segment.stop_s - segment.start_s) * (segment.class_name != UNKNOWN)
-            lengths[segment.track_ids] = lengths.get(segment.track_ids, 0.0) + length
-        longest = sorted(lengths, key=lambda who: -lengths[who])[:MAX_ROWS]
-        rows = {who: k for k, who in enumerate(sorted(longest, key=lambda who: (len(who), who)))}
-        baseline = round(0.75 * self.row_px)
-        for who, row in rows.items():
-            place = (self.text_px // 3, row * self.row_px + baseline)
-            _draw_text(image, "+".join(map(str, who)), place, self.text_px, PAPER)
-        for segment in self.pages[page]:
-            if segment.track_ids not in rows:
-                continue
-            top = rows[segment.track_ids] * self.row_px + 2
-            left, right = self._x(segment.start_s, page), self._x(segment.stop_s, page)
-            block = image[top : top + self.row_px - 3, left : max(right - 1, left + 1)]
-            block[:] = self.colors.get(segment.class_name, DIM)
-            if segment.class_name != UNKNOWN and _text_width(segment.class_name, self.text_px) < right - left - 6:
-                _draw_text(block, segment.class_name, (3, baseline - 2), self.text_px, INK)
-        bottom = (self.height - self.row_px) + baseline
-        for part in (0.0, 0.5, 1.0):
-            time_s = (page + part) * self.page_s
-            text = f"{int(time_s // 60)}:{time_s % 60:04.1f}"
-            x = self._x(time_s, page) - round(part * _text_width(text, self.text_px))
-            _draw_text(image, text, (x, bottom), self.text_px, PAPER)
-        return image
-
-
 def render_video(
     source: str | Path,
     sequence: PoseSequence,
@@ -309,25 +224,6 @@ def _render(
             writer.write(np.concatenate([image, strip.draw(time_s)]) if strip else image, time_s)
 
 
-class Current:
-    """What everybody does at a time."""
-
-    def __init__(self, segments: Sequence[Prediction]) -> None:
-        self._segments: dict[tuple[int, ...], list[Prediction]] = {}
-        for segment in sorted(segments, key=lambda segment: segment.start_s):
-            self._segments.setdefault(segment.track_ids, []).append(segment)
-        self._starts = {who: [segment.start_s for segment in own] for who, own in self._segments.items()}
-
-    def captions(self, time_s: float) -> dict[tuple[int, ...], str]:
-        """Class and score by track ids; nothing for ``unknown``."""
-        found = {}
-        for who, own in self._segments.items():
-            k = bisect.bisect_right(self._starts[who], time_s) - 1
-            if k >= 0 and time_s < own[k].stop_s and own[k].class_name != UNKNOWN:
-                found[who] = f"{own[k].class_name} {own[k].score:.2f}"
-        return found
-
-
 def _bar(frames: Iterable[T], out: str | Path, num_frames: int, progress: bool) -> Iterable[T]:
     """The frames, counted on stderr; never where that is no terminal."""
     disable = None if progress else True
@@ -403,12 +299,12 @@ def _has_word(joint: str, words: frozenset[str]) -> bool:
 
 def _draw_tag(image: Array, text: str, corner: tuple[float, float], color: Color, text_px: int) -> None:
     """A filled box with a track id on the top left corner of a person, inside where the picture ends."""
-    width, pad = _text_width(text, text_px), max(2, text_px // 4)
+    width, pad = text_width(text, text_px), max(2, text_px // 4)
     box_width, box_height = width + 2 * pad, text_px + pad
     x = min(max(round(corner[0]), 0), image.shape[1] - box_width)
     y = min(max(round(corner[1]) - box_height, 0), image.shape[0] - box_height)
     cv2.rectangle(image, (x, y), (x + box_width - 1, y + box_height - 1), color, -1)
-    _draw_text(image, text, (x + pad, y + box_height - pad), text_px, INK)
+    draw_text(image, text, (x + pad, y + box_height - pad), text_px, INK)
 
 
 def _draw_label(image: Array, text: str, text_px: int) -> None:
@@ -416,31 +312,10 @@ def _draw_label(image: Array, text: str, text_px: int) -> None:
     text = " ".join(text.split())
     pad = text_px // 2
     room = image.shape[1] - 4 * pad
-    while _text_width(text, text_px) > room and text_px > 11:
+    while text_width(text, text_px) > room and text_px > 11:
         text_px -= 1
-    while _text_width(text, text_px) > room and len(text) > 2:
+    while text_width(text, text_px) > room and len(text) > 2:
         text = text[:-2].rstrip() + "…"
-    panel = image[pad : 2 * pad + 2 * text_px, pad : 3 * pad + _text_width(text, text_px)]
+    panel = image[pad : 2 * pad + 2 * text_px, pad : 3 * pad + text_width(text, text_px)]
     panel[:] = (0.3 * panel + 0.7 * np.array(INK)).astype(np.uint8)
-    _draw_text(panel, text, (pad, pad // 2 + round(1.3 * text_px)), text_px, PAPER)
-
-
-def _draw_text(image: Array, text: str, baseline: tuple[int, int], text_px: int, color: Color) -> None:
-    if hasattr(cv2, "FontFace"):  # OpenCV 5: any Unicode
-        cv2.putText(image, text, baseline, color, cv2.FontFace("sans"), text_px, TEXT_WEIGHT)
-    else:
-        scale = text_px / HERSHEY_PX
-        cv2.putText(image, _ascii(text), baseline, cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
-
-
-def _text_width(text: str, text_px: int) -> int:
-    if hasattr(cv2, "FontFace"):
-        face = cv2.FontFace("sans")
-        return int(cv2.getTextSize((0, 0), text, (0, 0), face, text_px, TEXT_WEIGHT)[2])
-    return int(cv2.getTextSize(_ascii(text), cv2.FONT_HERSHEY_SIMPLEX, text_px / HERSHEY_PX, 1)[0][0])
-
-
-def _ascii(text: str) -> str:
-    """Letters without their accents, all that OpenCV 4 can write; ``?`` for what has no such letter."""
-    letters = [c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)]
-    return "".join(letters).encode("ascii", "replace").decode()
+    draw_text(panel, text, (pad, pad // 2 + round(1.3 * text_px)), text_px, PAPER)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from skelact.errors import SkelactError
-from skelact.render import LIMB_COLORS, Current, Overlay, Strip, render_poses, render_video
+from skelact.render import LIMB_COLORS, Overlay, render_poses, render_video
 from skelact.roi import Region
 from skelact.skeleton import COCO, HAND, LAYOUTS, NTU, OPENPOSE, Layout
+from skelact.strip import Current, Strip
 from skelact.structures import Array, PoseSequence, Prediction, Track, VideoInfo
 from skelact.video import VideoWriter, probe_video, read_frames
 
