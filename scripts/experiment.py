@@ -41,6 +41,6 @@ def scores_of(checkpoint: Path, data: Path, split: str, clips: int) -> tuple[Arr
     return scores, np.array([dataset.annotations[k].label for k in tested.indices])
 
 
-def trained(data: Path, out: Path, settings: TrainSettings) -> Path:
+def trained(data: Path, out: Path, settings: TrainSettings, init: Path | None = None) -> Path:
     """The last checkpoint of a run, which is done or gone on with where it is not."""
-    return skelact.train(data, out, settings, resume=out.exists(), device=DEVICE).last
+    return skelact.train(data, out, settings, init=init, resume=out.exists(), device=DEVICE).last

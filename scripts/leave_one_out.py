@@ -65,6 +65,7 @@ def group_of(name: str, pattern: str) -> str:
 @click.option("--recipe", default="default")
 @click.option("--streams", default="joint,bone")
 @click.option("--seeds", default="0,1,2")
+@click.option("--init", help="Checkpoint to start from, with {stream} in its place; it must not know the dataset.")
 @click.option("--run", "run_name", default="final", help="Of the runs' folder.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Default: docs/NAME.json")
 def main(
@@ -75,6 +76,7 @@ def main(
     recipe: str,
     streams: str,
     seeds: str,
+    init: str | None,
     run_name: str,
     json_path: Path | None,
 ) -> None:
@@ -103,7 +105,8 @@ def main(
             for stream, table in scores.items():
                 out = work / run_name / f"{recipe}-{seed}-{group}-{stream}"
                 run = replace(settings, stream=stream, seed=seed)
-                table[groups == group] = scores_of(trained(data, out, run), data, "left", clips=10)[0]
+                start = Path(init.format(stream=stream)) if init else None
+                table[groups == group] = scores_of(trained(data, out, run, start), data, "left", clips=10)[0]
         fused = np.sum([FOUR_STREAM[stream] * table for stream, table in scores.items()], axis=0)
         fused /= fused.sum(1, keepdims=True)
         for key, table in {**scores, **({"fused": fused} if len(scores) > 1 else {})}.items():
@@ -114,6 +117,7 @@ def main(
     result = {
         "changes": changes,
         "recipe": recipe,
+        "init": init,
         "samples": len(labels),
         "groups": len(set(groups)),
         "top1_by_seed": top1,
