@@ -50,7 +50,7 @@ class TrainSettings:
     epochs: int = 30
     repeat: int | None = None
     batch_size: int = 32
-    lr: float = 0.1
+    lr: float = 0.4
     auto_scale_lr: bool = True
     warmup_epochs: float = 1.0
     momentum: float = 0.9
@@ -96,6 +96,7 @@ RECIPES = {
         epochs=16,
         repeat=5,
         batch_size=PUBLISHED_BATCH_SIZE,
+        lr=0.1,
         auto_scale_lr=False,
         warmup_epochs=0,
         label_smoothing=0,
