@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from drawn_people import MOTIONS, Person, Scene
 
-from skelact.cli_options import min_duration, step, window
+from skelact.cli_options import min_duration, step
 from skelact.errors import SkelactError
 from skelact.skeleton import COCO
 from skelact.structures import Array, PoseSequence, Prediction, Track, VideoInfo
@@ -228,10 +228,10 @@ def test_wrong_lengths_are_told() -> None:
 
 def test_the_command_line_has_the_same_defaults() -> None:
     defaults = {}
-    for option in (window, step, min_duration):
+    for option in (step, min_duration):
         parameter = option(lambda: None).__click_params__[0]
         defaults[parameter.name] = float(parameter.default)
-    assert defaults == {"window": WINDOW_S, "step": STEP_S, "min_duration": MIN_DURATION_S}
+    assert defaults == {"step": STEP_S, "min_duration": MIN_DURATION_S}
 
 
 # --- step by step, as a live view does ---------------------------------------------------------------------------
