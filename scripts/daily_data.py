@@ -66,7 +66,7 @@ IN_COCO = {  # JHMDB's joint of each COCO joint
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """Poses (M, T, 17, 2) and scores (M, T, 17) at 30 frames/s, with what they show."""
 
@@ -222,7 +222,7 @@ def as_annotations(samples: list[Sample]) -> list[Annotation]:
 @click.option("--without", multiple=True, type=click.Choice(SOURCES), help="Leave this source out.")
 @click.option("--seed", default=0)
 def main(out: Path, shared: Path, poses: Path, drawn_each: int, without: tuple[str, ...], seed: int) -> None:
-    """Write the dataset, with one split: train and val, by groups."""
+    """Write the dataset, with splits by groups: train, val and, of val, what each source has (val_jhmdb, ...)."""
     rng = np.random.default_rng(seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     samples = [
@@ -234,11 +234,12 @@ def main(out: Path, shared: Path, poses: Path, drawn_each: int, without: tuple[s
     ]
     samples = [sample for sample in samples if sample.source not in without]
     held = {"jhmdb0", "jhmdb1", "weizmann-shahar", "ut-9", "ut-10", "drawn0"}
-    split = {
-        name: tuple(f"{s.source}/{s.name}" for s in samples if (s.group in held) == on)
-        for name, on in (("train", False), ("val", True))
-    }
-    save_annotations(AnnotationSet(as_annotations(samples), split, CLASSES, COCO.name), out)
+    names = {sample: f"{sample.source}/{sample.name}" for sample in samples}
+    val = [sample for sample in samples if sample.group in held]
+    split = {"train": [sample for sample in samples if sample.group not in held], "val": val}
+    split |= {f"val_{source}": [sample for sample in val if sample.source == source] for source in SOURCES}
+    named = {name: tuple(names[sample] for sample in part) for name, part in split.items() if part}
+    save_annotations(AnnotationSet(as_annotations(samples), named, CLASSES, COCO.name), out)
     for source in SOURCES:
         counts = Counter(sample.class_name for sample in samples if sample.source == source)
         click.echo(f"{source}: {sum(counts.values())} samples, {dict(sorted(counts.items()))}")
