@@ -233,7 +233,7 @@ def main(out: Path, shared: Path, poses: Path, drawn_each: int, without: tuple[s
         *drawn(drawn_each, rng),
     ]
     samples = [sample for sample in samples if sample.source not in without]
-    held = {"jhmdb0", "jhmdb1", "weizmann-shahar", "ut-9", "ut-10", "drawn0"}
+    held = {"jhmdb0", "jhmdb1", "weizmann-lena", "home-1", "ut-9", "ut-10", "drawn0"}
     names = {sample: f"{sample.source}/{sample.name}" for sample in samples}
     val = [sample for sample in samples if sample.group in held]
     split = {"train": [sample for sample in samples if sample.group not in held], "val": val}
