@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from skelact.fusing import fuse
     from skelact.merging import merge
     from skelact.pipeline import predict
+    from skelact.report import write_report
     from skelact.testing import test
     from skelact.training import train
 
@@ -36,6 +37,7 @@ __all__ = [
     "save_checkpoint",
     "test",
     "train",
+    "write_report",
 ]
 
 # Imported on first use: torch takes seconds, and ``skelact --help`` should not wait for it.
@@ -52,6 +54,7 @@ _LAZY = {
     "save_checkpoint": "skelact.checkpoint",
     "test": "skelact.testing",
     "train": "skelact.training",
+    "write_report": "skelact.report",
 }
 
 

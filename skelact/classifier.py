@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from skelact.weights import PublishedModel, resolve
 NTU60_2D_TRAINING = {"pose_model": "HRNet", "img_shape": (1080, 1920)}
 ASPECT_RATIO_TOLERANCE = 1.25
 CLIPS_AT_ONCE = 4  # through a network: no slower than ten, in half the memory
+CLIPS_AT_ONCE_ON_GPU = 64
 
 
 @dataclass(frozen=True)
@@ -118,27 +120,38 @@ class Classifier:
     def scores(
         self, keypoint: Array, keypoint_score: Array | None, img_shape: tuple[int, int] | None, num_clips: int
     ) -> Array:
-        """Fused scores of one sample.
+        """Fused scores (classes scored,) of one sample; see ``scores_of``."""
+        return self.scores_of([(keypoint, keypoint_score)], img_shape, num_clips)[0]
+
+    def scores_of(
+        self, samples: Sequence[tuple[Array, Array | None]], img_shape: tuple[int, int] | None, num_clips: int
+    ) -> Array:
+        """Fused scores of several samples, which go through the networks together.
 
         Args:
-            keypoint, keypoint_score, img_shape, num_clips: as for ``clips.prepare_clips``.
+            samples: N of (keypoint, keypoint_score), as for ``clips.prepare_clips``.
+            img_shape, num_clips: as there.
 
         Returns:
-            (classes scored,) float64, sum 1: the weighted mean over networks of the mean over clips of the softmax.
+            (N, classes scored) float64, sum 1: the weighted mean over networks of the mean over clips of the softmax.
         """
         import torch
 
-        total = np.zeros(len(self.scored))
+        at_once = CLIPS_AT_ONCE if self.device == "cpu" else CLIPS_AT_ONCE_ON_GPU
+        total = np.zeros((len(samples), len(self.scored)))
         for member, network in zip(self.members, self.networks, strict=True):
-            clips = prepare_clips(keypoint, keypoint_score, img_shape, member.checkpoint.clips, num_clips)
+            settings = member.checkpoint.clips
+            clips = (clip for sample in samples for clip in prepare_clips(*sample, img_shape, settings, num_clips))
+            logits = []
             with torch.inference_mode():
-                parts = torch.from_numpy(clips).to(self.device).split(CLIPS_AT_ONCE)
-                logits = torch.cat([network(part) for part in parts])[:, self.scored]
-                softmax = (logits.double() / member.temperature).softmax(dim=1).mean(dim=0).cpu().numpy()
+                while part := list(itertools.islice(clips, at_once)):
+                    logits.append(network(torch.from_numpy(np.stack(part)).to(self.device))[:, self.scored])
+                scores = (torch.cat(logits).double() / member.temperature).softmax(dim=1)
+            softmax = scores.unflatten(0, (len(samples), num_clips)).mean(dim=1).cpu().numpy()
             if not np.isfinite(softmax).all():
                 raise SkelactError(f"{member.name}: its scores are no numbers: the weights or the poses are damaged")
             total += member.weight * softmax
-        return total / total.sum()
+        return total / total.sum(axis=1, keepdims=True)
 
     def check(self, sequence: PoseSequence) -> list[str]:
         """Refuse poses that the networks can't take; warn of those unlike their training data.

@@ -18,12 +18,14 @@ from skelact.cli_data import dataset_info, is_dataset, merge
 from skelact.cli_evaluate import fuse, test
 from skelact.cli_export import export
 from skelact.cli_extract import extract_poses
+from skelact.cli_report import report
 from skelact.cli_train import train
 from skelact.cli_weights import weights
 from skelact.errors import SkelactError
 
 if TYPE_CHECKING:
     from skelact.pipeline import SourceResult
+    from skelact.roi import Region
 
 
 class SkelactGroup(click.Group):
@@ -71,6 +73,7 @@ main.add_command(test)
 main.add_command(fuse)
 main.add_command(export)
 main.add_command(merge)
+main.add_command(report)
 
 
 def _unknown_below(context: click.Context, parameter: click.Parameter, value: str) -> float | str | None:
@@ -111,6 +114,18 @@ def _unknown_below(context: click.Context, parameter: click.Parameter, value: st
     metavar="NAME|PATH",
     help="bytetrack, botsort, ocsort, deepocsort, fasttrack, tracktrack, or a tracker's YAML file.",
 )
+@click.option(
+    "--granularity",
+    type=click.Choice(["auto", "clip", "person", "timeline"]),
+    default="auto",
+    show_default=True,
+    help="One answer, one for each person, or segments in time; auto: a clip up to 10 s, else a timeline.",
+)
+@cli_options.window
+@cli_options.step
+@cli_options.min_duration
+@cli_options.subjects
+@cli_options.roi
 @click.option("--topk", type=click.IntRange(1), default=5, show_default=True, help="Classes to print for each source.")
 @cli_options.clips
 @click.option(
@@ -146,6 +161,10 @@ def _unknown_below(context: click.Context, parameter: click.Parameter, value: st
     metavar="PATH",
     help="Write the overlay (H.264); a folder if there are several sources.",
 )
+@click.option("--blur-faces", is_flag=True, help="Hide everybody's face in the overlay, tracked or not.")
+@click.option("--srt", type=click.Path(), metavar="PATH", help="Write SubRip subtitles; a folder if several sources.")
+@click.option("--vtt", type=click.Path(), metavar="PATH", help="Write WebVTT subtitles; a folder if several sources.")
+@click.option("--eaf", type=click.Path(), metavar="PATH", help="Write ELAN annotations; a folder if several sources.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, each for a source.")
 @click.option(
     "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to work."
@@ -164,22 +183,30 @@ def predict(
     json_path: str | None,
     csv_path: str | None,
     quiet: bool,
+    window: list[float],
+    step: float,
+    min_duration: float,
+    regions: list[Region],
     **options: Any,
 ) -> None:
     """Tell what people do in videos.
 
-    SOURCE is a video, a folder of videos, or an annotation pickle with poses. The best classes of each source go to
-    stdout, unless JSON or CSV goes there; progress and messages go to stderr.
+    SOURCE is a video, a folder of videos, or an annotation pickle with poses. The best classes of each source, or its
+    segments, go to stdout, unless JSON or CSV goes there; progress and messages go to stderr.
 
     \b
-    Example:
+    Examples:
         skelact predict video.mp4 --json result.json --out-video overlay.mp4
+        skelact predict long.mp4 --granularity timeline --json result.json --srt long.srt
     """
     if json_path == "-" and csv_path == "-":
         raise click.UsageError("--json and --csv cannot both go to stdout")
-    files = [path for path in (json_path, csv_path, options["out_video"]) if path not in (None, "-")]
+    if options["blur_faces"] and not options["out_video"]:
+        raise click.UsageError("--blur-faces hides faces in the overlay: add --out-video")
+    outputs = (json_path, csv_path, *(options[kind] for kind in ("out_video", "srt", "vtt", "eaf")))
+    files = [path for path in outputs if path not in (None, "-")]
     if len({os.path.abspath(str(path)) for path in files}) < len(files):
-        raise click.UsageError("--json, --csv and --out-video: expected a path of its own for each")
+        raise click.UsageError("--json, --csv, --out-video, --srt, --vtt, --eaf: expected a path of its own for each")
     from pathlib import Path
 
     from skelact import pipeline, writers
@@ -209,7 +236,11 @@ def predict(
         layout=load_layout(layout) if layout else None,
         class_names=tuple(name.strip() for name in names if name.strip()) or None,
         progress=not quiet,
-        on_result=lambda result: _print_result(result, out),
+        on_result=lambda result: _print_result(result, out, options["granularity"] == "auto" and not quiet),
+        window_s=tuple(window),
+        step_s=step,
+        min_duration_s=min_duration,
+        regions=regions,
         json_dir=json_dir,
         debug=bool(context.find_root().params["debug"]),
         **options,
@@ -232,16 +263,43 @@ def _split(names: str | None) -> list[str] | None:
     return [name.strip() for name in names.split(";" if ";" in names else ",") if name.strip()]
 
 
-def _print_result(result: SourceResult, out: Any) -> None:
+def _tell_granularity(result: SourceResult) -> None:
+    """What ``auto`` chose, and why."""
+    from skelact.answers import LONGEST_CLIP_S
+    from skelact.writers import printable
+
+    assert result.sequence is not None
+    long = result.granularity == "timeline"
+    what = f"longer than {LONGEST_CLIP_S:g} s: a timeline" if long else f"up to {LONGEST_CLIP_S:g} s: one clip"
+    seconds = f"{result.sequence.duration_s:.1f} s"
+    click.echo(printable(f"{result.source}: {seconds}, {what} (--granularity chooses)"), err=True)
+
+
+def _print_result(result: SourceResult, out: Any, auto: bool) -> None:
+    """Its best classes or segments.
+
+    Args:
+        result: of a source.
+        out: a stream.
+        auto: whether to say on stderr what granularity was chosen.
+    """
+    from skelact.subtitles import who
     from skelact.writers import printable
 
     if result.error is not None:
         click.echo(printable(f"Error: {result.error}"), err=True)
         return
+    if auto:
+        _tell_granularity(result)
     click.echo(printable(result.source), file=out)
     for prediction in result.predictions:
-        who = ", ".join(str(track_id) for track_id in prediction.track_ids)
-        click.echo(f"  {prediction.start_s:.2f}-{prediction.stop_s:.2f} s, person {who}", file=out)
+        if result.granularity == "timeline":
+            times = f"{prediction.start_s:8.2f}-{prediction.stop_s:.2f} s"
+            told = f"{who(prediction.track_ids).lower()}: {prediction.class_name}"
+            click.echo(printable(f"{times}  {prediction.score:6.1%}  {told}"), file=out)
+            continue
+        ids = ", ".join(str(track_id) for track_id in prediction.track_ids)
+        click.echo(f"  {prediction.start_s:.2f}-{prediction.stop_s:.2f} s, person {ids}", file=out)
         if prediction.class_name not in [name for name, _ in prediction.top_k]:
             click.echo(f"           {prediction.class_name}: no class is likely enough", file=out)
         for name, score in prediction.top_k:

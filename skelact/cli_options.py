@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from skelact.roi import Region
 
 
 def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
@@ -32,3 +37,53 @@ clips = click.option(
     help="10 is more accurate, 1 faster.",
 )
 device = click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
+
+
+def _regions(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Region]:
+    """``x1,y1 x2,y2 x3,y3`` as polygons; the module that knows them is loaded only for those who name one."""
+    if not values:
+        return []
+    from skelact.errors import SkelactError
+    from skelact.roi import Region
+
+    try:
+        return [Region.parse(value) for value in values]
+    except SkelactError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+# Defaults of windows.py and timeline.py, whose import would slow down --help; a test compares them.
+window = click.option(
+    "--window",
+    callback=numbers,
+    default="2",
+    show_default=True,
+    metavar="S,S,...",
+    help="Length of a timeline's windows in seconds; of several lengths the scores are averaged.",
+)
+step = click.option(
+    "--step", type=float, default=0.5, show_default=True, metavar="S", help="Seconds from one window to the next."
+)
+min_duration = click.option(
+    "--min-duration",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="S",
+    help="What lasts for less is taken as part of what was before.",
+)
+subjects = click.option(
+    "--subjects",
+    type=click.Choice(["both", "persons", "pairs"]),
+    default="both",
+    show_default=True,
+    help="Of a timeline: everybody alone, every two who are near each other, or both.",
+)
+roi = click.option(
+    "--roi",
+    "regions",
+    multiple=True,
+    callback=_regions,
+    metavar='"X,Y X,Y X,Y ..."',
+    help="A polygon in pixels, or in shares of width and height; only people with their feet in it count. Repeatable.",
+)

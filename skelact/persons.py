@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,3 +87,14 @@ def centre_distance(a: Track, b: Track, over_time: Any = np.median) -> float:
     distance = np.linalg.norm((box_a[:, :2] + box_a[:, 2:] - box_b[:, :2] - box_b[:, 2:]) / 2, axis=1)
     height = (box_a[:, 3] - box_a[:, 1] + box_b[:, 3] - box_b[:, 1]) / 2
     return float(over_time(distance / np.maximum(height, 1e-9)))
+
+
+def boxed(track: Track) -> Track:
+    """The same track; where it has no boxes, as in pickles of poses, with those around its joints (x and y)."""
+    if track.bbox is not None:
+        return track
+    known = np.any(track.keypoint != 0, axis=-1, keepdims=True)
+    places = track.keypoint[..., :2]
+    low, high = np.where(known, places, np.inf).min(1), np.where(known, places, -np.inf).max(1)
+    bbox = np.where(track.present[:, None], np.concatenate([low, high], axis=1), 0)
+    return replace(track, bbox=bbox.astype(np.float32))

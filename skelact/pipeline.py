@@ -7,8 +7,8 @@ import hashlib
 import itertools
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,35 +16,41 @@ from tqdm import tqdm
 
 import skelact
 from skelact.annotations import PICKLE_SUFFIXES, Annotation, open_annotations
-from skelact.calibration import UNKNOWN
+from skelact.answers import checked_granularity, predict_sequence
 from skelact.classifier import Classifier, check_takes_video
-from skelact.clips import tracks_keypoint
+from skelact.elan import to_eaf
 from skelact.errors import SkelactError
+from skelact.faces import find_faces
 from skelact.files import check_writable, not_a_source, sha256_of
 from skelact.linking import clothes_colour
-from skelact.persons import main_persons, rank_tracks
+from skelact.persons import rank_tracks
 from skelact.pose import PoseModel
+from skelact.roi import Region, keep_inside
 from skelact.runner import Lost, run_tasks
 from skelact.skeleton import COCO, Layout, layout_of_joints
 from skelact.structures import (
     Array,
     FramePoses,
     PoseSequence,
-    Prediction,
     PredictionSet,
     SourceResult,
     Track,
     VideoInfo,
 )
+from skelact.subtitles import to_srt, to_vtt
+from skelact.timeline import MIN_DURATION_S, TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, build_tracks, stretch
 from skelact.video import find_videos, probe_video, read_ahead, read_frames
-from skelact.writers import read_key, to_json, versions, write_json
+from skelact.windows import STEP_S, WINDOW_S
+from skelact.writers import read_key, to_json, versions, write_json, write_text
 
 logger = logging.getLogger("skelact")
 
 DEFAULT_MODEL = "ntu60-2d-joint"
 DEFAULT_POSE_MODEL = "yolo26n-pose.pt"
 PICKLE_FPS = 30.0  # where a pickle does not tell
+OUTPUTS = {"out_video": ".mp4", "srt": ".srt", "vtt": ".vtt", "eaf": ".eaf"}  # files for one source each
+SUBTITLES: dict[str, Callable[[SourceResult], str]] = {"srt": to_srt, "vtt": to_vtt, "eaf": to_eaf}
 
 
 # --- poses -------------------------------------------------------------------------------------------------------
@@ -79,6 +85,7 @@ def estimate_poses(
     frames: list[FramePoses] = []
     ids: list[Array] = []
     colours: list[Array] = []
+    faces: list[Array] = []
     time_s: list[float] = []
     total = min(info.num_frames or sys.maxsize, max_frames or sys.maxsize)
     with tqdm(
@@ -93,6 +100,8 @@ def estimate_poses(
                 frames.append(pose_model.detect(frame))
                 ids.append(following.update(frames[-1], frame.image))
                 colours.append(clothes_colour(frame.image, frames[-1].keypoint))
+                found = find_faces(frames[-1].keypoint, frames[-1].bbox)
+            faces.append(found)
             bar.update()
     mending = Mending(max_gap=max(1, round(Mending.max_gap / stride)))
     tracks = build_tracks(frames, ids, info.fps / stride, colours, mending)
@@ -105,6 +114,7 @@ def estimate_poses(
         layout=COCO.name,
         time_s=times,
         provenance={**pose_model.provenance, "tracker": following.name, "stride": stride},
+        faces=tuple(faces),
     )
 
 
@@ -161,6 +171,10 @@ class PredictSettings:
     topk: int
     clips: int
     unknown_below: float | str | None
+    granularity: str
+    timeline: TimelineSettings
+    regions: tuple[Region, ...]
+    blur_faces: bool
     debug: bool
 
 
@@ -193,20 +207,27 @@ class Predictor:
             self._pose_model = PoseModel(self.settings.pose_model, self.settings.device)
         return estimate_poses(path, self._pose_model, self.settings.tracker, self.progress)
 
-    def answer(self, path: Path, out_video: Path | None = None) -> Iterator[SourceResult]:
-        """The results of one path: one for a video, one a sample for a pickle. Never raises SkelactError."""
+    def answer(self, path: Path, outputs: Mapping[str, Path] | None = None) -> Iterator[SourceResult]:
+        """The results of one path: one for a video, one a sample for a pickle. Never raises SkelactError.
+
+        Args:
+            path: the source.
+            outputs: where to write what (``OUTPUTS``); folders, if a pickle has several samples.
+        """
+        outputs = outputs or {}
         try:
             if path.suffix.lower() not in PICKLE_SUFFIXES:
-                yield self._classify(path, self.poses(path), out_video)
+                yield self._classify(path, self.poses(path), outputs)
                 return
             annotations = open_annotations(path).annotations
             for sample in annotations:
                 self.classifier.check_sample(path, sample)
             for k, sample in enumerate(annotations):
-                out = out_video
-                if out and len(annotations) > 1:
-                    out = out / f"{k:04d}_{sample.frame_dir.replace('/', '_')}.mp4"
-                yield self._classify(path, annotation_sequence(path, sample), out)
+                own = outputs
+                if len(annotations) > 1:
+                    name = f"{k:04d}_{sample.frame_dir.replace('/', '_')}"
+                    own = {kind: out / f"{name}{OUTPUTS[kind]}" for kind, out in outputs.items()}
+                yield self._classify(path, annotation_sequence(path, sample), own)
         except SkelactError as error:
             yield SourceResult(str(path), error=str(error))
         except Exception as error:
@@ -214,15 +235,27 @@ class Predictor:
                 raise
             yield SourceResult(str(path), error=f"{path}: {type(error).__name__}: {error} (--debug shows where)")
 
-    def _classify(self, path: Path, sequence: PoseSequence, out_video: Path | None) -> SourceResult:
-        """One result; an overlay that can't be drawn is its error and takes nothing else from it."""
+    def _classify(self, path: Path, sequence: PoseSequence, outputs: Mapping[str, Path]) -> SourceResult:
+        """One result; an output that can't be written is its error and takes nothing else from it."""
+        settings = self.settings
+        sequence = keep_inside(sequence, settings.regions)
         result = SourceResult(sequence.info.path, sequence)
         try:
             result = predict_sequence(
-                sequence, self.classifier, self.settings.topk, self.settings.clips, self.unknown_below
+                sequence,
+                self.classifier,
+                settings.topk,
+                settings.clips,
+                self.unknown_below,
+                settings.granularity,
+                settings.timeline,
+                self.progress,
             )
-            if out_video:
-                _draw(path, result, out_video, self.progress)
+            for kind, out in outputs.items():
+                if kind == "out_video":
+                    _draw(path, result, out, settings, self.progress)
+                else:
+                    write_text(SUBTITLES[kind](result), str(out))
         except SkelactError as error:
             return replace(result, error=str(error))
         return result
@@ -243,7 +276,17 @@ def predict(
     topk: int = 5,
     clips: int = 10,
     unknown_below: float | str | None = "auto",
+    granularity: str = "auto",
+    window_s: Sequence[float] = (WINDOW_S,),
+    step_s: float = STEP_S,
+    min_duration_s: float = MIN_DURATION_S,
+    subjects: str = "both",
+    regions: Sequence[Region | str] = (),
     out_video: str | Path | None = None,
+    blur_faces: bool = False,
+    srt: str | Path | None = None,
+    vtt: str | Path | None = None,
+    eaf: str | Path | None = None,
     json_dir: str | Path | None = None,
     workers: int = 1,
     engine: str = "local",
@@ -267,7 +310,13 @@ def predict(
         clips: 1, or 10 for the accuracy of the benchmarks.
         unknown_below: a best score below it is answered with ``unknown``. ``auto`` takes the threshold that was found
             on the model's validation samples, if there is one (``Classifier.unknown_below``); None never does it.
+        granularity: ``clip``, one answer, ``person``, one for each person, ``timeline``, segments in time, or ``auto``,
+            a clip up to ``answers.LONGEST_CLIP_S``, else a timeline.
+        window_s, step_s, min_duration_s, subjects: of timelines, as in ``timeline.TimelineSettings``.
+        regions: polygons; only people with their feet in one of them count. Also as text, ``x1,y1 x2,y2 x3,y3``.
         out_video: where to write the overlay; a folder if there are several sources.
+        blur_faces: hide the faces of everybody in the overlay.
+        srt, vtt, eaf: where to write subtitles or ELAN's annotations; folders if there are several sources.
         json_dir: a folder for one JSON a source, written as each is done. A source whose JSON is there, from the same
             file and the same settings, is not done again (and not in what this returns).
         workers, engine, ray_address: as in ``runner.run_tasks``.
@@ -294,14 +343,21 @@ def predict(
         topk=topk,
         clips=clips,
         unknown_below=unknown_below,
+        granularity=checked_granularity(granularity),
+        timeline=TimelineSettings(tuple(window_s), step_s, min_duration_s, subjects=subjects),
+        regions=tuple(Region.parse(region) if isinstance(region, str) else region for region in regions),
+        blur_faces=blur_faces,
         debug=debug,
     )
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     found = list(expand_sources(named))
-    videos = _output_paths(found, named, out_video, ".mp4")
-    for path in videos:
-        if path:
-            check_writable(path)
+    wanted = {"out_video": out_video, "srt": srt, "vtt": vtt, "eaf": eaf}
+    outputs: list[dict[str, Path]] = [{} for _ in found]
+    for kind, out in wanted.items():
+        for own, path in zip(outputs, _output_paths(found, named, out, OUTPUTS[kind]), strict=True):
+            if path:
+                check_writable(path)
+                own[kind] = path
     if any(path.suffix.lower() not in PICKLE_SUFFIXES for path in found):
         Tracker(tracker)  # a wrong one ends all at once, before anything is loaded
     predictor = Predictor(settings, progress)
@@ -313,6 +369,9 @@ def predict(
             "device": predictor.classifier.device,
             "clips": clips,
             "unknown_below": predictor.unknown_below,
+            "granularity": granularity,
+            "timeline": {key: value for key, value in asdict(settings.timeline).items() if key != "unknown_below"},
+            "regions": [region.corners for region in settings.regions],
         }
         return PredictionSet(
             tuple(results), predictor.classifier.scored_names, predictor.classifier.describe(), told, versions()
@@ -320,13 +379,13 @@ def predict(
 
     jsons = _output_paths(found, named, json_dir, ".json", into_folder=True)
     keys = [_result_key(path, settings, predictor.classifier) if json_dir else "" for path in found]
-    undrawn = [video is not None and not video.exists() for video in videos]
-    todo = [k for k, path in enumerate(jsons) if path is None or undrawn[k] or read_key(path) != keys[k]]
-    items = [(found[k], videos[k], settings) for k in todo]
+    lacking = [any(not path.exists() for path in own.values()) for own in outputs]
+    todo = [k for k, path in enumerate(jsons) if path is None or lacking[k] or read_key(path) != keys[k]]
+    items = [(found[k], outputs[k], settings) for k in todo]
 
     def results_of() -> Iterator[tuple[int, Iterable[SourceResult] | Lost]]:
         if engine == "local" and workers <= 1:
-            yield from ((k, predictor.answer(path, video)) for k, (path, video, _) in enumerate(items))
+            yield from ((k, predictor.answer(path, own)) for k, (path, own, _) in enumerate(items))
         else:
             total = tqdm(desc="sources", total=len(items), unit=" sources", disable=None if progress else True)
             with total as bar:
@@ -352,10 +411,10 @@ def predict(
     return summary(result for source in sorted(by_source) for result in by_source[source])
 
 
-def _answer_task(item: tuple[Path, Path | None, PredictSettings]) -> list[SourceResult]:
+def _answer_task(item: tuple[Path, dict[str, Path], PredictSettings]) -> list[SourceResult]:
     """One source's results. Runs in workers."""
-    path, out_video, settings = item
-    return list(_predictor(settings).answer(path, out_video))
+    path, outputs, settings = item
+    return list(_predictor(settings).answer(path, outputs))
 
 
 @functools.cache
@@ -382,46 +441,6 @@ def _threshold(value: float | str | None) -> float | None:
     if value is None or (isinstance(value, int | float) and 0 <= value <= 1):
         return value
     raise SkelactError(f'unknown_below: expected a score in [0, 1], "auto" or None, found {value!r}')
-
-
-def predict_sequence(
-    sequence: PoseSequence,
-    classifier: Classifier,
-    topk: int = 5,
-    clips: int = 10,
-    unknown_below: float | None = None,
-) -> SourceResult:
-    """Classify a sequence as one clip; with a best score below ``unknown_below`` as ``unknown``.
-
-    Raises:
-        SkelactError: the poses don't fit the model.
-    """
-    warnings = classifier.check(sequence)
-    source, num_frames = sequence.info.path, sequence.num_frames
-    persons = sequence.tracks[: classifier.num_person]
-    if "pose_model" in sequence.provenance:
-        persons = main_persons(sequence.tracks, sequence.info.img_shape, num_frames, classifier.num_person)
-    if not persons:
-        raise SkelactError(
-            f"{source}: expected people, found nobody in {num_frames} frames; are they large enough to see, or does "
-            "another --pose-model find them?"
-        )
-    keypoint, score = tracks_keypoint(persons, num_frames)
-    scores = classifier.scores(keypoint, score, sequence.info.img_shape, clips)
-    best = np.argsort(-scores, kind="stable")[:topk]
-    names = classifier.scored_names
-    top = tuple((names[i], float(scores[i])) for i in best)
-    prediction = Prediction(
-        start_s=0.0,
-        stop_s=float(sequence.time_s[-1] + 1 / sequence.info.fps),
-        track_ids=tuple(track.track_id for track in persons),
-        class_name=UNKNOWN if unknown_below is not None and top[0][1] < unknown_below else top[0][0],
-        score=top[0][1],
-        top_k=top,
-        scores=scores,
-        class_names=names,
-    )
-    return SourceResult(source, sequence, (prediction,), tuple(warnings))
 
 
 def expand_sources(sources: Sequence[str | Path]) -> Iterable[Path]:
@@ -466,12 +485,23 @@ def _output_paths(
     return paths
 
 
-def _draw(path: Path, result: SourceResult, out: Path, progress: bool) -> None:
+def _draw(path: Path, result: SourceResult, out: Path, settings: PredictSettings, progress: bool) -> None:
     from skelact.render import render_poses, render_video
 
     assert result.sequence is not None
-    labels = [(p.start_s, p.stop_s, f"{p.class_name} {p.score:.2f}") for p in result.predictions]
+    labels, segments = [], result.predictions
+    if result.granularity == "clip":
+        labels, segments = [(p.start_s, p.stop_s, f"{p.class_name} {p.score:.2f}") for p in result.predictions], ()
     if path.suffix.lower() in PICKLE_SUFFIXES:
-        render_poses(result.sequence, labels, out, progress)
-    else:
-        render_video(path, result.sequence, labels, out, progress)
+        render_poses(result.sequence, labels, out, progress, segments=segments)
+        return
+    render_video(
+        path,
+        result.sequence,
+        labels,
+        out,
+        progress,
+        segments=segments,
+        regions=settings.regions,
+        hide_faces=settings.blur_faces,
+    )

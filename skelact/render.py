@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,33 +12,30 @@ import numpy as np
 from tqdm import tqdm
 
 from skelact.errors import SkelactError
+from skelact.faces import blur_faces, faces_around
+from skelact.lettering import INK, PAPER, TRACK_COLORS, Color, draw_text, text_width
+from skelact.roi import Region
 from skelact.skeleton import LAYOUTS, Layout
-from skelact.structures import Array, PoseSequence, Track
+from skelact.strip import Current, Strip
+from skelact.structures import Array, PoseSequence, Prediction, Track
 from skelact.video import DEFAULT_FPS, VideoWriter, probe_video, read_frames
 
 T = TypeVar("T")
-Color = tuple[int, int, int]
 Label = tuple[float, float, str]  # start_s, stop_s, text
 
 MIN_SCORE = 0.3  # joints below are guesses, and not drawn
-# BGR, after Okabe and Ito's palette, whose colours colour-blind people tell apart.
+# As lettering.TRACK_COLORS after Okabe and Ito's palette.
 LIMB_COLORS: dict[str, Color] = {
     "left": (0, 159, 240),  # orange
     "right": (250, 190, 90),  # sky blue
     "torso": (225, 235, 235),  # nearly white
     "head": (190, 140, 240),  # pink
 }
-TRACK_COLORS: tuple[Color, ...] = (
-    *((120, 210, 60), (230, 140, 60), (80, 90, 245), (70, 225, 245)),
-    *((225, 110, 200), (215, 215, 90), (60, 160, 250), (190, 190, 190)),
-)
-INK, PAPER = (20, 18, 16), (255, 255, 255)
 BACKGROUND = (38, 32, 28)
+REGION_COLOR = (70, 225, 245)
 POSES_SHAPE = (720, 1280)  # (H, W) px of a picture for poses that tell none
 HEAD = frozenset(("head", "nose", "eye", "ear"))
 TRUNK = frozenset(("shoulder", "hip", "neck", "spine", "pelvis", "chest"))
-TEXT_WEIGHT = 550  # of OpenCV's own font: 400 is regular, 700 bold
-HERSHEY_PX = 30  # height of a line of OpenCV's line font at scale 1
 FAR = 2.0**16  # px, outside of any picture
 SUBPIXEL = 4  # OpenCV draws at 1 / 2^4 pixel, so that slow movements don't jitter
 
@@ -50,12 +46,14 @@ class Overlay:
     Args:
         sequence: the people. Tracks in 3D have no place in a picture and are not drawn.
         layout: of their joints, by default what ``sequence.layout`` names; an unknown one draws no bones.
+        regions: outlined.
 
     Raises:
         SkelactError: the layout has another number of joints than the tracks.
     """
 
-    def __init__(self, sequence: PoseSequence, layout: Layout | None = None) -> None:
+    def __init__(self, sequence: PoseSequence, layout: Layout | None = None, regions: Sequence[Region] = ()) -> None:
+        self.polygons = [region.pixels(sequence.info.img_shape).round().astype(np.int32) for region in regions]
         layout = layout or LAYOUTS.get(sequence.layout)
         self.tracks = [track for track in sequence.tracks if track.keypoint.shape[2] == 2]
         for track in self.tracks:
@@ -64,27 +62,46 @@ class Overlay:
                     f"expected {layout.num_joints} joints, as layout {layout.name!r} has, found "
                     f"{track.keypoint.shape[1]} in track {track.track_id}; give the layout of these poses"
                 )
-        self.bones = _bones(layout) if layout else []
+        self.bones = bones(layout) if layout else []
 
-    def draw(self, image: Array, frame_index: int, label: str | None = None) -> Array:
+    def draw(
+        self,
+        image: Array,
+        frame_index: int,
+        label: str | None = None,
+        captions: Mapping[tuple[int, ...], str] | None = None,
+    ) -> Array:
         """A copy of the picture with everybody who is in that frame, and the label in a corner.
 
         Args:
             image: (H, W, 3) BGR uint8.
             frame_index: of the picture in the sequence.
             label: what to write in the corner, any Unicode.
+            captions: what to write at people, by their track ids; a pair's goes below the two.
         """
         image = image.copy()
+        captions = captions or {}
         text_px = max(11, round(min(image.shape[:2]) / 30))
+        for polygon in self.polygons:
+            cv2.polylines(image, [polygon], True, REGION_COLOR, max(1, text_px // 8), cv2.LINE_AA)
+        boxes: dict[int, Array] = {}
         for track in self.tracks:
             t = frame_index - track.start_frame
             if 0 <= t < track.num_frames:
-                self._draw_person(image, track, t, text_px)
+                box = self._draw_person(image, track, t, text_px, captions.get((track.track_id,), ""))
+                if box is not None:
+                    boxes[track.track_id] = box
+        for track_ids, caption in captions.items():
+            if len(track_ids) > 1 and boxes.keys() >= set(track_ids):
+                around = np.array([boxes[track_id] for track_id in track_ids])
+                corner = float(around[:, 0].min()), float(around[:, 3].max()) + 1.5 * text_px
+                _draw_tag(image, f"{'+'.join(map(str, track_ids))} {caption}", corner, PAPER, text_px)
         if label:
             _draw_label(image, label, round(text_px * 1.25))
         return image
 
-    def _draw_person(self, image: Array, track: Track, t: int, text_px: int) -> None:
+    def _draw_person(self, image: Array, track: Track, t: int, text_px: int, caption: str) -> Array | None:
+        """Draw somebody in their frame ``t``, and tell their box, if they are seen."""
         point = _drawable(track.keypoint[t])
         seen = np.any(point != 0, axis=1)
         if track.keypoint_score is not None:
@@ -92,7 +109,7 @@ class Overlay:
         box = None if track.bbox is None else _drawable(track.bbox[t])
         box = box if box is not None and box.any() else None
         if box is None and not seen.any():
-            return
+            return None
         left, top, right, bottom = box if box is not None else (*point[seen].min(0), *point[seen].max(0))
         # As bold as the picture is large, but small people keep thin limbs, and the smallest get no outline.
         bold = min(min(image.shape[:2]) / 220, max(right - left, bottom - top) / 60)
@@ -112,7 +129,8 @@ class Overlay:
             for edge in outlines:
                 radius = round((max(0.9, bold) + edge) * 2**SUBPIXEL)
                 cv2.circle(image, fine[v], radius, INK if edge else PAPER, -1, cv2.LINE_AA, SUBPIXEL)
-        _draw_tag(image, str(track.track_id), (float(left), float(top)), color, text_px)
+        _draw_tag(image, f"{track.track_id} {caption}".strip(), (float(left), float(top)), color, text_px)
+        return np.array((left, top, right, bottom))
 
 
 def render_video(
@@ -122,6 +140,9 @@ def render_video(
     out: str | Path,
     progress: bool = False,
     layout: Layout | None = None,
+    segments: Sequence[Prediction] = (),
+    regions: Sequence[Region] = (),
+    hide_faces: bool = False,
 ) -> None:
     """Draw the people and labels of a sequence into its video, which is decoded once more.
 
@@ -133,6 +154,10 @@ def render_video(
         out: the mp4 to write, with the source's sound.
         progress: draw a bar on stderr, if that is a terminal.
         layout: as in ``Overlay``.
+        segments: what persons and pairs do; it is written at them while they do it, and drawn as a timeline under the
+            picture, which makes the video higher.
+        regions: outlined.
+        hide_faces: make the faces in ``sequence.faces`` unrecognisable.
 
     Raises:
         SkelactError: the source can't be read or isn't of the poses' size, or ``out`` can't be written.
@@ -144,11 +169,15 @@ def render_video(
             f"{source}: expected the video of these poses, {pose_width} x {pose_height}, found one of "
             f"{width} x {height}; give the one that they were found in"
         )
-    overlay = Overlay(sequence, layout)
-    with VideoWriter(out, info.img_shape, info.fps, audio_from=source) as writer:
-        for frame in _bar(read_frames(source), out, sequence.num_frames, progress):
-            label = _label_at(labels, frame.time_s)
-            writer.write(overlay.draw(frame.image, frame.index, label), frame.time_s)
+
+    def pictures() -> Iterator[tuple[int, float, Array]]:
+        for frame in read_frames(source):
+            if hide_faces:
+                blur_faces(frame.image, faces_around(sequence.faces, frame.index, info.fps))
+            yield frame.index, frame.time_s, frame.image
+
+    overlay = Overlay(sequence, layout, regions)
+    _render(pictures(), overlay, sequence, labels, segments, out, info.img_shape, source, progress)
 
 
 def render_poses(
@@ -157,11 +186,12 @@ def render_poses(
     out: str | Path,
     progress: bool = False,
     layout: Layout | None = None,
+    segments: Sequence[Prediction] = (),
 ) -> None:
     """Draw poses that have no video on a dark background; those in 3D as seen from the front.
 
     Args:
-        sequence, labels, out, progress, layout: as in ``render_video``.
+        sequence, labels, out, progress, layout, segments: as in ``render_video``.
 
     Raises:
         SkelactError: the sequence has no frames, or ``out`` can't be written.
@@ -169,10 +199,29 @@ def render_poses(
     img_shape = sequence.info.img_shape if all(sequence.info.img_shape) else POSES_SHAPE
     overlay = Overlay(_seen_from_front(sequence, img_shape), layout)
     blank = np.full((*img_shape, 3), BACKGROUND, np.uint8)
-    with VideoWriter(out, img_shape, sequence.info.fps or DEFAULT_FPS) as writer:
-        times = _bar(sequence.time_s.tolist(), out, sequence.num_frames, progress)
-        for index, time_s in enumerate(times):
-            writer.write(overlay.draw(blank, index, _label_at(labels, time_s)), time_s)
+    pictures = ((index, time_s, blank) for index, time_s in enumerate(sequence.time_s.tolist()))
+    _render(pictures, overlay, sequence, labels, segments, out, img_shape, None, progress)
+
+
+def _render(
+    pictures: Iterable[tuple[int, float, Array]],
+    overlay: Overlay,
+    sequence: PoseSequence,
+    labels: Sequence[Label],
+    segments: Sequence[Prediction],
+    out: str | Path,
+    img_shape: tuple[int, int],
+    audio_from: str | Path | None,
+    progress: bool,
+) -> None:
+    """Write (index, time_s, picture) as a video, with all that is drawn into and under each picture."""
+    strip = Strip(segments, float(sequence.time_s[-1]), img_shape) if segments else None
+    shape = (img_shape[0] + (strip.height if strip else 0), img_shape[1])
+    current = Current(segments)
+    with VideoWriter(out, shape, sequence.info.fps or DEFAULT_FPS, audio_from) as writer:
+        for index, time_s, picture in _bar(pictures, out, sequence.num_frames, progress):
+            image = overlay.draw(picture, index, _label_at(labels, time_s), current.captions(time_s))
+            writer.write(np.concatenate([image, strip.draw(time_s)]) if strip else image, time_s)
 
 
 def _bar(frames: Iterable[T], out: str | Path, num_frames: int, progress: bool) -> Iterable[T]:
@@ -214,7 +263,7 @@ def _drawable(pixels: Array) -> Array:
     return np.clip(np.nan_to_num(pixels), -FAR, FAR)
 
 
-def _bones(layout: Layout) -> list[tuple[int, int, Color]]:
+def bones(layout: Layout) -> list[tuple[int, int, Color]]:
     """The edges to draw, coloured by limb.
 
     Shoulders and hips get a bar where no neck or spine joins them. coco's graph hangs the shoulders on the
@@ -250,12 +299,12 @@ def _has_word(joint: str, words: frozenset[str]) -> bool:
 
 def _draw_tag(image: Array, text: str, corner: tuple[float, float], color: Color, text_px: int) -> None:
     """A filled box with a track id on the top left corner of a person, inside where the picture ends."""
-    width, pad = _text_width(text, text_px), max(2, text_px // 4)
+    width, pad = text_width(text, text_px), max(2, text_px // 4)
     box_width, box_height = width + 2 * pad, text_px + pad
     x = min(max(round(corner[0]), 0), image.shape[1] - box_width)
     y = min(max(round(corner[1]) - box_height, 0), image.shape[0] - box_height)
     cv2.rectangle(image, (x, y), (x + box_width - 1, y + box_height - 1), color, -1)
-    _draw_text(image, text, (x + pad, y + box_height - pad), text_px, INK)
+    draw_text(image, text, (x + pad, y + box_height - pad), text_px, INK)
 
 
 def _draw_label(image: Array, text: str, text_px: int) -> None:
@@ -263,31 +312,10 @@ def _draw_label(image: Array, text: str, text_px: int) -> None:
     text = " ".join(text.split())
     pad = text_px // 2
     room = image.shape[1] - 4 * pad
-    while _text_width(text, text_px) > room and text_px > 11:
+    while text_width(text, text_px) > room and text_px > 11:
         text_px -= 1
-    while _text_width(text, text_px) > room and len(text) > 2:
+    while text_width(text, text_px) > room and len(text) > 2:
         text = text[:-2].rstrip() + "…"
-    panel = image[pad : 2 * pad + 2 * text_px, pad : 3 * pad + _text_width(text, text_px)]
+    panel = image[pad : 2 * pad + 2 * text_px, pad : 3 * pad + text_width(text, text_px)]
     panel[:] = (0.3 * panel + 0.7 * np.array(INK)).astype(np.uint8)
-    _draw_text(panel, text, (pad, pad // 2 + round(1.3 * text_px)), text_px, PAPER)
-
-
-def _draw_text(image: Array, text: str, baseline: tuple[int, int], text_px: int, color: Color) -> None:
-    if hasattr(cv2, "FontFace"):  # OpenCV 5: any Unicode
-        cv2.putText(image, text, baseline, color, cv2.FontFace("sans"), text_px, TEXT_WEIGHT)
-    else:
-        scale = text_px / HERSHEY_PX
-        cv2.putText(image, _ascii(text), baseline, cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
-
-
-def _text_width(text: str, text_px: int) -> int:
-    if hasattr(cv2, "FontFace"):
-        face = cv2.FontFace("sans")
-        return int(cv2.getTextSize((0, 0), text, (0, 0), face, text_px, TEXT_WEIGHT)[2])
-    return int(cv2.getTextSize(_ascii(text), cv2.FONT_HERSHEY_SIMPLEX, text_px / HERSHEY_PX, 1)[0][0])
-
-
-def _ascii(text: str) -> str:
-    """Letters without their accents, all that OpenCV 4 can write; ``?`` for what has no such letter."""
-    letters = [c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)]
-    return "".join(letters).encode("ascii", "replace").decode()
+    draw_text(panel, text, (pad, pad // 2 + round(1.3 * text_px)), text_px, PAPER)

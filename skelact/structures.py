@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,19 @@ class Track:
         """(T,) bool: the frames in which the person has a pose."""
         return np.any(self.keypoint != 0, axis=(1, 2))
 
+    def cut(self, first: int, last: int) -> Track:
+        """The frames from ``first`` up to ``last``, counted from the track's own first."""
+        part = slice(first, last)
+        return replace(
+            self,
+            start_frame=self.start_frame + first,
+            time_s=self.time_s[part],
+            keypoint=self.keypoint[part],
+            keypoint_score=None if self.keypoint_score is None else self.keypoint_score[part],
+            bbox=None if self.bbox is None else self.bbox[part],
+            bbox_score=None if self.bbox_score is None else self.bbox_score[part],
+        )
+
 
 @dataclass(frozen=True)
 class PoseSequence:
@@ -108,6 +121,8 @@ class PoseSequence:
         time_s: (num_frames,) seconds of every frame.
         provenance: pose model, its hash, tracker, versions.
         label: the class index, where one is known.
+        faces: for each frame (N, 3), x, y and radius in pixels of the head of everybody found in it, tracked or not;
+            empty where there is no picture.
     """
 
     info: VideoInfo
@@ -117,6 +132,12 @@ class PoseSequence:
     time_s: Array
     provenance: dict[str, Any] = field(default_factory=dict)
     label: int | None = None
+    faces: tuple[Array, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """Until the end of the last frame."""
+        return float(self.time_s[-1]) + 1 / self.info.fps if len(self.time_s) else 0.0
 
 
 @dataclass(frozen=True)
@@ -143,6 +164,23 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Timeline:
+    """The scores of a person, or of a pair, over time.
+
+    Attributes:
+        track_ids: of the people.
+        start_s: (K,) where each step of time starts; there are none where nobody was seen.
+        step_s: how long a step is.
+        scores: (K, num_classes) in [0, 1], rows of sum 1.
+    """
+
+    track_ids: tuple[int, ...]
+    start_s: Array
+    step_s: float
+    scores: Array
+
+
+@dataclass(frozen=True)
 class SourceResult:
     """What became of one source.
 
@@ -150,6 +188,8 @@ class SourceResult:
         source: the path, or ``PICKLE#frame_dir``.
         sequence: everybody in it; None where it failed before.
         predictions: the answers; empty where the source failed.
+        timelines: the scores over time of everybody and of every pair, where they were asked for.
+        granularity: ``clip``, one answer, ``person``, one for each, or ``timeline``, segments.
         warnings: why to doubt the answers.
         error: why the source failed, or None.
     """
@@ -159,6 +199,8 @@ class SourceResult:
     predictions: tuple[Prediction, ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    timelines: tuple[Timeline, ...] = ()
+    granularity: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import platform
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import numpy as np
 
 import skelact
 from skelact.files import atomic_path
-from skelact.structures import PredictionSet, SourceResult
+from skelact.structures import PoseSequence, Prediction, PredictionSet, SourceResult, Timeline
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # goes up where a reader of older files would misread newer ones; fields may be added without
+NUMBERS = re.compile(r"\[\n([-+.,\deE\s]+)\]")  # a list of them over several lines
+TOLD_SCORE = 0.05  # a timeline lists the classes that ever have so much
 CSV_FIELDS = ("source", "start_s", "stop_s", "track_ids", "rank", "class_name", "score", "error", "answer")
 
 
@@ -44,6 +48,8 @@ def _result(result: SourceResult) -> dict[str, Any]:
         "error": result.error,
         "warnings": list(result.warnings),
     }
+    if result.granularity:
+        content["granularity"] = result.granularity
     sequence = result.sequence
     if sequence is None:
         return content
@@ -75,10 +81,53 @@ def _result(result: SourceResult) -> dict[str, Any]:
             "score": prediction.score,
             "top_k": [{"class_name": name, "score": score} for name, score in prediction.top_k],
             "scores": [float(score) for score in prediction.scores],
+            "people": _people(sequence, prediction),
         }
         for prediction in result.predictions
     ]
+    if result.granularity == "timeline":
+        class_names = next((prediction.class_names for prediction in result.predictions), ())
+        content["timelines"] = [_timeline(timeline, class_names) for timeline in result.timelines]
     return content
+
+
+def _people(sequence: PoseSequence, prediction: Prediction) -> list[dict[str, Any]]:
+    """How the people of a prediction look in its middle: each one's pose that is nearest to it."""
+    middle = (prediction.start_s + prediction.stop_s) / 2
+    people = []
+    for track in sequence.tracks:
+        if track.track_id not in prediction.track_ids:
+            continue
+        first, last = np.searchsorted(track.time_s, (prediction.start_s, prediction.stop_s))
+        seen = first + np.flatnonzero(track.cut(int(first), int(last)).present)
+        if not len(seen):
+            seen = np.flatnonzero(track.present)
+        t = int(seen[np.argmin(np.abs(track.time_s[seen] - middle))])
+        score = None if track.keypoint_score is None else track.keypoint_score[t].round(3).tolist()
+        people.append(
+            {
+                "track_id": track.track_id,
+                "time_s": float(track.time_s[t]),
+                "keypoint": _rounded(track.keypoint[t], 1 if track.keypoint.shape[-1] == 2 else 4),
+                "keypoint_score": None if score is None else _rounded(score, 3),
+            }
+        )
+    return people
+
+
+def _timeline(timeline: Timeline, class_names: Sequence[str]) -> dict[str, Any]:
+    told = np.flatnonzero(timeline.scores.max(axis=0) >= TOLD_SCORE)
+    return {
+        "track_ids": list(timeline.track_ids),
+        "step_s": timeline.step_s,
+        "start_s": _rounded(timeline.start_s, 3),
+        "scores": {class_names[int(k)]: _rounded(timeline.scores[:, k], 3) for k in told},
+    }
+
+
+def _rounded(values: Any, digits: int) -> Any:
+    """A list of numbers that are no longer than they need to be (float32's 0.1 is 0.10000000149)."""
+    return np.asarray(values, np.float64).round(digits).tolist()
 
 
 def _mean_score(keypoint_score: Any, present: Any) -> float | None:
@@ -89,7 +138,10 @@ def _mean_score(keypoint_score: Any, present: Any) -> float | None:
 
 
 def to_csv(predictions: PredictionSet) -> str:
-    """One row for each of the top classes of each prediction; one with the error for each source that failed."""
+    """One row for each of the top classes of each prediction; one with the error for each source that failed.
+
+    A segment of a timeline has one row only, with its best class.
+    """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(CSV_FIELDS)
@@ -99,7 +151,8 @@ def to_csv(predictions: PredictionSet) -> str:
         for prediction in result.predictions:
             times = f"{prediction.start_s:.3f}", f"{prediction.stop_s:.3f}"
             ids = " ".join(map(str, prediction.track_ids))
-            for rank, (name, score) in enumerate(prediction.top_k, start=1):
+            listed = prediction.top_k[:1] if result.granularity == "timeline" else prediction.top_k
+            for rank, (name, score) in enumerate(listed, start=1):
                 rows.writerow((result.source, *times, ids, rank, name, f"{score:.6f}", "", prediction.class_name))
     return text.getvalue()
 
@@ -131,8 +184,11 @@ def printable(text: str) -> str:
 
 
 def write_json(content: dict[str, Any], path: str) -> None:
-    """Indented, to a file or stdout."""
-    write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)
+    """Indented, to a file or stdout; lists of numbers stand on one line."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    # No string is changed by this: JSON writes a line break in one as an escape.
+    text = NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
+    write_text(text + "\n", path)
 
 
 def read_key(path: Path) -> str | None:

@@ -161,7 +161,8 @@ def test_the_library_is_there_on_first_use() -> None:
 
 def test_people_read_the_answer_on_stdout(films: dict[str, Film], model: Path) -> None:
     result = skelact_with("predict", films["wave"].path, "--model", model, "--topk", 2)
-    assert (result.exit_code, result.stderr) == (0, "")
+    told = f"{films['wave'].path}: 1.6 s, up to 10 s: one clip (--granularity chooses)\n"
+    assert (result.exit_code, result.stderr) == (0, told)
     source, who, first, second = result.stdout.splitlines()
     assert source == str(films["wave"].path)
     assert who == "  0.00-1.60 s, person 1"
@@ -223,7 +224,8 @@ def test_several_models_and_some_classes(films: dict[str, Film], tmp_path: Path)
 
 def test_one_frame_is_a_video(films: dict[str, Film], model: Path) -> None:
     result = skelact_with("predict", films["still"].path, "--model", model)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
+    assert "Error" not in result.stderr
     assert "0.00-0.07 s, person 1" in result.stdout
 
 
@@ -233,7 +235,8 @@ def test_a_batch_goes_on_past_a_bad_file(films: dict[str, Film], model: Path, tm
     result = skelact_with("predict", tmp_path / "empty.mp4", wave, films["nobody"].path, "--model", model)
     assert result.exit_code == 1
     assert str(wave) in result.stdout
-    first, second, summary = result.stderr.splitlines()
+    first, chosen, second, summary = result.stderr.splitlines()
+    assert "one clip" in chosen
     assert "empty.mp4: expected a video, found an empty file" in first
     assert "nobody.mp4: expected people, found nobody in 6 frames" in second
     assert summary == "Error: 2 of 3 sources failed"

@@ -11,8 +11,10 @@ import pytest
 
 from skelact.errors import SkelactError
 from skelact.render import LIMB_COLORS, Overlay, render_poses, render_video
+from skelact.roi import Region
 from skelact.skeleton import COCO, HAND, LAYOUTS, NTU, OPENPOSE, Layout
-from skelact.structures import Array, PoseSequence, Track, VideoInfo
+from skelact.strip import Current, Strip
+from skelact.structures import Array, PoseSequence, Prediction, Track, VideoInfo
 from skelact.video import VideoWriter, probe_video, read_frames
 
 IMG_SHAPE = (480, 640)
@@ -233,3 +235,72 @@ def test_3d_poses_are_seen_from_the_front(tmp_path: Path) -> None:
     assert image[-height // 20 :].max() < 80
     assert image[:, : width // 10].max() < 80
     assert (Overlay(sequence).draw(blank(), 0) == 90).all()  # a video has no place for metres
+
+
+# --- timelines ---------------------------------------------------------------------------------------------------
+
+
+def segment(start_s: float, stop_s: float, class_name: str, *track_ids: int) -> Prediction:
+    return Prediction(start_s, stop_s, track_ids, class_name, 0.8, ((class_name, 0.8),), np.array([0.8]), ("a",))
+
+
+def test_everybody_has_the_label_of_what_they_do_now() -> None:
+    segments = [
+        segment(0, 1, "walk", 1),
+        segment(1, 3, "sit", 1),
+        segment(2, 3, "unknown", 2),
+        segment(0, 9, "hug", 1, 2),
+    ]
+    current = Current(segments)
+    assert current.captions(0.5) == {(1,): "walk 0.80", (1, 2): "hug 0.80"}
+    assert current.captions(1.0) == {(1,): "sit 0.80", (1, 2): "hug 0.80"}
+    assert current.captions(3.0) == {(1, 2): "hug 0.80"}
+    overlay = Overlay(sequence_of(person(1, x=200), person(2, x=440)))
+    plain, told = overlay.draw(blank(), 0), overlay.draw(blank(), 0, captions=current.captions(0.5))
+    changed = (plain != told).any(axis=2)
+    assert changed[110:125, 160:260].any(), "a longer tag at the first"
+    assert not changed[110:125, 380:600].any(), "nothing new at the second"
+    assert changed[370:400, 150:300].any(), "the pair's below"
+
+
+def test_a_strip_under_the_picture_shows_who_did_what_when(tmp_path: Path) -> None:
+    source, out = make_video(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    segments = [segment(0.0, 0.3, "walk", 1), segment(0.3, 0.6, "unknown", 1), segment(0.0, 0.6, "hug", 1, 2)]
+    render_video(source, sequence_of(person()), [], out, segments=segments)
+    frames = list(read_frames(out))
+    height, width = frames[0].image.shape[:2]
+    assert width == IMG_SHAPE[1]
+    assert 40 < height - IMG_SHAPE[0] < 120, "two rows and the times"
+    assert frames[0].image[:100, 500:].astype(int) == pytest.approx(90, abs=6), "the picture is as it was"
+
+
+def test_a_long_video_has_pages_of_a_minute_and_few_rows() -> None:
+    segments = [segment(k, k + 1, f"action {k % 3}", 1 + k % 20) for k in range(150)]
+    strip = Strip(segments, 150.0, IMG_SHAPE)
+    assert len(strip.pages) == 3
+    assert strip.height < 180
+    assert not np.array_equal(strip.draw(10.0), strip.draw(70.0))
+    moved = (strip.draw(10.0) != strip.draw(40.0)).any(axis=(0, 2))
+    assert 0 < moved.sum() < 20, "only the cursor"
+
+
+def test_regions_are_outlined() -> None:
+    region = Region.parse("0.5,0.5 1,0.5 1,1 0.5,1")
+    image = Overlay(sequence_of(), regions=[region]).draw(blank(), 0)
+    assert (image[240, 330:600] != 90).any(axis=1).all()
+    assert (image[:230] == 90).all()
+
+
+def test_faces_are_hidden_though_nobody_is_tracked(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (*IMG_SHAPE, 3), dtype=np.uint8)
+    with VideoWriter(tmp_path / "a.mp4", IMG_SHAPE, 30.0) as writer:
+        for index in range(NUM_FRAMES):
+            writer.write(noise, index / 30)
+    faces = tuple(np.array([[100.0, 200.0, 40.0]], np.float32) for _ in range(NUM_FRAMES))
+    sequence = dataclasses.replace(sequence_of(), faces=faces)
+    for hide, out in ((True, tmp_path / "hidden.mp4"), (False, tmp_path / "seen.mp4")):
+        render_video(tmp_path / "a.mp4", sequence, [], out, hide_faces=hide)
+    hidden, seen = (next(read_frames(tmp_path / name)).image.astype(int) for name in ("hidden.mp4", "seen.mp4"))
+    face = (slice(180, 220), slice(80, 120))
+    assert np.abs(np.diff(hidden[face], axis=1)).mean() < 0.2 * np.abs(np.diff(seen[face], axis=1)).mean()

@@ -127,6 +127,15 @@ def test_json_is_json(predictions: PredictionSet, tmp_path: Path) -> None:
     assert "größer werden" in text, "people read it too"
 
 
+def test_lists_of_numbers_stand_on_one_line(tmp_path: Path) -> None:
+    content = {"numbers": [1, -2.5, 1e-9], "text": "a [\n1,\n2\n]", "names": ["1", "2"], "nested": [[1, 2], [3, 4]]}
+    write_json(content, str(tmp_path / "a.json"))
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert '"numbers": [1, -2.5, 1e-09]' in text
+    assert "[3, 4]" in text
+
+
 # --- CSV ---------------------------------------------------------------------------------------------------------
 
 

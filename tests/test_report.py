@@ -1,0 +1,284 @@
+"""The page of a result: what it holds, and, in a real browser, that a click on a segment shows it in the video."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from skelact.cli import main
+from skelact.errors import SkelactError
+from skelact.report import clock, write_report
+from skelact.video import VideoWriter
+from skelact.writers import write_json
+
+EVIL = "</script><script>alert(1)</script>\"'<img src=x onerror=alert(2)>"
+CLASSES = ["walk", "shake hands", EVIL]
+STAND = [[100 + 10 * (v % 3), 40 + 12 * v] for v in range(17)]
+
+
+def prediction(start_s: float, stop_s: float, class_name: str, *track_ids: int) -> dict[str, Any]:
+    return {
+        "start_s": start_s,
+        "stop_s": stop_s,
+        "track_ids": list(track_ids),
+        "class_name": class_name,
+        "score": 0.8,
+        "top_k": [{"class_name": CLASSES[0], "score": 0.8}],
+        "scores": [0.8, 0.1, 0.1],
+        "people": [
+            {
+                "track_id": track_id,
+                "time_s": (start_s + stop_s) / 2,
+                "keypoint": [[x + 60 * track_id, y] for x, y in STAND],
+                "keypoint_score": [0.9] * 17,
+            }
+            for track_id in track_ids
+        ],
+    }
+
+
+def result(source: str, **changes: Any) -> dict[str, Any]:
+    """One of 12 s: person 1 is not seen from 4 to 6 s, and does something with person 2."""
+    times = [k / 2 for k in range(24) if not 8 <= k < 12]
+    return {
+        "source": source,
+        "error": None,
+        "warnings": [],
+        "granularity": "timeline",
+        "video": {"height": 180, "width": 320, "fps": 10.0, "num_frames": 120},
+        "poses": {"layout": "coco"},
+        "tracks": [{"track_id": 1}, {"track_id": 2}],
+        "predictions": [
+            prediction(0.0, 4.0, "walk", 1),
+            prediction(6.0, 9.5, EVIL, 1),
+            prediction(9.5, 12.0, "unknown", 1),
+            prediction(2.0, 8.0, "shake hands", 1, 2),
+        ],
+        "timelines": [
+            {
+                "track_ids": [1],
+                "step_s": 0.5,
+                "start_s": times,
+                "scores": {"walk": [0.8] * 8 + [0.1] * 12, EVIL: [0.1] * 8 + [0.8] * 12},
+            }
+        ],
+        **changes,
+    }
+
+
+def save(path: Path, *results: dict[str, Any]) -> Path:
+    models = [{"name": "my model"}]
+    content = {
+        "schema_version": 1,
+        "versions": {"skelact": "0.1.0"},
+        "models": models,
+        "class_names": CLASSES,
+        "results": results,
+    }
+    write_json(content, str(path))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A video of 12 s, whose grey grows lighter, and its result, in a folder with a difficult name."""
+    home = tmp_path / "a #1 & é"
+    home.mkdir()
+    with VideoWriter(home / "a b%20?.mp4", (180, 320), 10.0) as writer:
+        for index in range(120):
+            writer.write(np.full((180, 320, 3), 2 * index, np.uint8), index / 10)
+    save(home / "a.json", result("a b%20?.mp4"))
+    return home
+
+
+def page_of(path: Path, **options: Any) -> str:
+    out = path.with_suffix(".html")
+    write_report(path, out, **options)
+    return out.read_text(encoding="utf-8")
+
+
+def skelact_with(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="skelact")
+
+
+# --- what the page holds -----------------------------------------------------------------------------------------
+
+
+def test_a_page_has_everything_once(folder: Path) -> None:
+    page = page_of(folder / "a.json")
+    rows = re.findall(r'<span class="name" title="([^"]*)">', page)
+    escaped = html.escape(EVIL)
+    assert rows == ["Person 1", "Persons 1, 2", "walk", escaped, "shake hands"], "by person, then by action"
+    assert page.count('class="card"') == 4
+    assert page.count("<polyline") > 60, "skeletons, and scores with a gap"
+    assert 'src="a%20b%2520%3F.mp4"' in page
+    assert "my model" in page
+    assert "0:12.0, 320 x 180, 2 persons" in page
+
+
+def test_what_comes_from_files_is_escaped(folder: Path) -> None:
+    evil = result(EVIL, warnings=[EVIL])
+    page = page_of(save(folder / "evil.json", evil, {"source": EVIL, "error": EVIL, "warnings": []}))
+    assert page.count("<script") == 1
+    assert "<img" not in page
+    assert html.escape(EVIL) in page
+
+
+def test_nothing_is_loaded_from_a_network(folder: Path) -> None:
+    page = page_of(folder / "a.json")
+    assert "http" not in page.replace("http-equiv", "")
+    assert "default-src 'none'" in page
+
+
+def test_a_video_can_be_another_or_inside(folder: Path) -> None:
+    shutil.copy(folder / "a b%20?.mp4", folder / "overlay.mp4")
+    assert 'src="overlay.mp4"' in page_of(folder / "a.json", video=folder / "overlay.mp4")
+    shutil.copy(folder / "overlay.mp4", folder / "second.mp4")
+    two = save(folder / "two.json", result("clips/overlay.avi"), result("second.mp4"))
+    assert re.findall(r'src="([^"]*)"', page_of(two, video=folder)) == ["overlay.mp4", "second.mp4"]
+    page = page_of(folder / "a.json", embed=True)
+    assert 'src="data:video/mp4;base64,' in page
+    assert len(page) > (folder / "overlay.mp4").stat().st_size * 4 / 3
+
+
+def test_poses_without_a_video_have_a_page_too(folder: Path) -> None:
+    page = page_of(save(folder / "b.json", result("poses.pkl#S001")))
+    assert "<video" not in page
+    assert page.count('class="card"') == 4
+
+
+def test_an_empty_result_and_one_that_failed(folder: Path) -> None:
+    empty = result("a b%20?.mp4", predictions=[], timelines=[], tracks=[], warnings=["found nobody"])
+    failed = {"source": "gone.mp4", "error": "gone.mp4: no such file", "warnings": []}
+    page = page_of(save(folder / "c.json", empty, failed))
+    assert "found nobody" in page
+    assert "gone.mp4: no such file" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "found No such file"),
+        ("no json", "found Expecting value"),
+        ("[1]", "with schema_version 1, found none"),
+        ('{"schema_version": 7, "results": []}', "with schema_version 1, found 7"),
+        ('{"schema_version": 1, "results": [{}], "class_names": []}', "lacks or garbles 'source'"),
+    ],
+)
+def test_what_is_no_result_is_told(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "a.json"
+    if text is not None:
+        path.write_text(text)
+    said = skelact_with("report", path, "--out", tmp_path / "a.html")
+    assert said.exit_code == 1
+    (line,) = said.stderr.splitlines()
+    assert message in line
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_a_video_that_is_missing_is_told(folder: Path) -> None:
+    with pytest.raises(SkelactError, match=r"video nope.mp4: no such file; --video takes the overlay"):
+        page_of(folder / "a.json", video="nope.mp4")
+    gone = save(folder / "gone.json", result("gone.mp4"))
+    with pytest.raises(SkelactError, match=r"gone.mp4: no such file to embed; give the video with --video"):
+        page_of(gone, embed=True)
+    said = skelact_with("report", folder / "a.json", "--out", folder / "a.json")
+    assert "the output would replace its source" in said.stderr
+
+
+def test_times_are_read_easily() -> None:
+    assert [clock(time_s) for time_s in (0, 59.96, 61.25, 3723.4)] == ["0:00.0", "1:00.0", "1:01.2", "1:02:03.4"]
+
+
+# --- in a browser ------------------------------------------------------------------------------------------------
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+VIEWPORT = {"width": 1100, "height": 900}
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """A page of a real Chromium with a fresh profile; it fails the test if the page asks for anything remote."""
+    if CHROMIUM is None:
+        pytest.skip("needs chromium (on Debian: apt install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="one of skelact's dev dependencies")
+    asked: list[str] = []
+    troubles: list[str] = []
+    with playwright.sync_playwright() as started:
+        context = started.chromium.launch_persistent_context(
+            str(tmp_path / "profile"),
+            executable_path=CHROMIUM,
+            args=list(FLAGS),
+            viewport=VIEWPORT,
+        )
+        page = context.pages[0]
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("dialog", lambda dialog: (troubles.append("a dialog"), dialog.dismiss()))
+        yield page
+        context.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert troubles == []
+
+
+def open_page(browser: Any, path: Path) -> None:
+    browser.goto(path.as_uri())
+    browser.wait_for_function("document.querySelector('video').readyState >= 1")
+
+
+def time_of(browser: Any) -> float:
+    browser.wait_for_function("!document.querySelector('video').seeking")
+    return float(browser.evaluate("document.querySelector('video').currentTime"))
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_click_on_a_segment_shows_it(browser: Any, folder: Path, embed: bool) -> None:
+    page_of(folder / "a.json", embed=embed)
+    open_page(browser, folder / "a.html")
+    assert browser.evaluate("document.querySelector('video').duration") == pytest.approx(12.0, abs=0.1)
+    browser.get_by_title("Persons 1, 2: shake hands 0.80").first.click()
+    assert time_of(browser) == pytest.approx(2.0)
+    assert browser.locator(".current b").all_inner_texts() == ["Person 1: walk 0.80", "Persons 1, 2: shake hands 0.80"]
+    browser.locator(".card").nth(1).click()
+    assert time_of(browser) == pytest.approx(6.0)
+    assert EVIL in browser.locator(".current b").first.inner_text()
+    assert browser.locator(".unplayable").is_hidden()
+
+
+def test_a_click_on_the_scores_shows_that_time(browser: Any, folder: Path) -> None:
+    page_of(folder / "a.json")
+    open_page(browser, folder / "a.html")
+    chart = browser.locator(".chart").first
+    width = chart.bounding_box()["width"]
+    chart.click(position={"x": width * 0.75, "y": 40})
+    assert time_of(browser) == pytest.approx(9.0, abs=0.05)
+
+
+def test_the_keyboard_does_it_too(browser: Any, folder: Path) -> None:
+    page_of(folder / "a.json")
+    open_page(browser, folder / "a.html")
+    browser.get_by_title("Persons 1, 2: shake hands 0.80").first.focus()
+    browser.keyboard.press("Enter")
+    assert time_of(browser) == pytest.approx(2.0)
+
+
+def test_a_video_that_the_browser_cannot_play_is_told(browser: Any, folder: Path) -> None:
+    (folder / "a b%20?.mp4").write_bytes(b"no video")
+    page_of(folder / "a.json")
+    browser.goto((folder / "a.html").as_uri())
+    browser.wait_for_selector(".unplayable:not([hidden])")
+    browser.locator(".card").first.click()

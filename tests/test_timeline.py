@@ -1,0 +1,345 @@
+"""Who does what, when: drawn people at several frame rates, and a classifier that looks where their wrists are."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import drawn_people
+import numpy as np
+import pytest
+from drawn_people import MOTIONS, Person, Scene
+
+from skelact.cli_options import min_duration, step, window
+from skelact.errors import SkelactError
+from skelact.skeleton import COCO
+from skelact.structures import Array, PoseSequence, Prediction, Track, VideoInfo
+from skelact.timeline import MIN_DURATION_S, ScoreGrid, Segmenter, TimelineSettings, make_timelines
+from skelact.windows import (
+    RATE,
+    STEP_S,
+    WINDOW_S,
+    Window,
+    lay_windows,
+    score_windows,
+    window_keypoint,
+    windows_until,
+)
+
+SIZE = (64, 36)  # nobody looks at the pictures
+CLASSES = ("arms down", "arms up", "together")
+WRISTS = [COCO.joints.index(joint) for joint in ("left_wrist", "right_wrist")]
+SHOULDERS = [COCO.joints.index(joint) for joint in ("left_shoulder", "right_shoulder")]
+
+
+class LooksAtWrists:
+    """Stands for a classifier: how long wrists are above shoulders; two people are ``together``."""
+
+    num_person = 2
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def scores_of(
+        self, samples: Sequence[tuple[Array, Array | None]], img_shape: tuple[int, int] | None, num_clips: int
+    ) -> Array:
+        self.batches.append(len(samples))
+        scores = []
+        for keypoint, _ in samples:
+            up = float((keypoint[0, :, WRISTS, 1] < keypoint[0, :, SHOULDERS, 1]).mean())
+            scores.append((0.05, 0.05, 0.9) if len(keypoint) == 2 else (0.95 * (1 - up), 0.95 * up, 0.05))
+        return np.array(scores)
+
+
+def times_of(fps: float, seconds: float) -> Array:
+    """Of the frames; for 0 frames a second, a camera that stalls and hurries."""
+    if fps:
+        return np.arange(round(seconds * fps)) / fps
+    steps = np.random.default_rng(0).choice((1 / 60, 1 / 30, 1 / 15, 0.1), 2000)
+    times = np.concatenate([[0.0], np.cumsum(steps)])
+    return times[times < seconds]
+
+
+def people(scene: Scene, times: Array) -> list[Track]:
+    """Everybody in a scene, at those times."""
+    frames = []
+    for time_s in times:
+        moved = replace(
+            scene, people=tuple(replace(one, offset_s=one.offset_s + time_s * one.speed) for one in scene.people)
+        )
+        frames.append(next(drawn_people.render(moved, 1, 1.0, SIZE)))
+    return [
+        Track(
+            n + 1,
+            0,
+            times,
+            np.stack([keypoint[n] for _, keypoint, _ in frames]),
+            np.full((len(times), 17), 0.9, np.float32),
+            np.stack([bbox[n] for _, _, bbox in frames]),
+            np.full(len(times), 0.9, np.float32),
+        )
+        for n in range(len(scene.people))
+    ]
+
+
+def sequence_of(tracks: Sequence[Track], fps: float = 30.0) -> PoseSequence:
+    times = np.unique(np.concatenate([track.time_s for track in tracks]))
+    info = VideoInfo("a.mp4", (SIZE[1], SIZE[0]), fps, 0)
+    return PoseSequence(info, tuple(tracks), len(times), "coco", times)
+
+
+def stand_then_raise(time_s: float) -> drawn_people.Pose:
+    """Stands for 4 s, has both arms up until 9 s, stands again."""
+    up = drawn_people.smooth(time_s, 3.9, 4.1) - drawn_people.smooth(time_s, 8.9, 9.1)
+    raised = drawn_people.both(drawn_people.Limb(0, 165, 0, 170))
+    return drawn_people.blend(drawn_people.STAND, raised, up)
+
+
+SCENE = Scene((Person(stand_then_raise),), "plain")
+
+
+def segments_of(tracks: Sequence[Track], settings: TimelineSettings | None = None) -> tuple[Prediction, ...]:
+    segments, _ = make_timelines(sequence_of(tracks), LooksAtWrists(), CLASSES, settings)
+    return segments
+
+
+# --- a whole sequence --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fps", [15, 25, 29.97, 60, 0], ids=str)
+def test_any_frame_rate_gives_the_same_segments(fps: float) -> None:
+    segments = segments_of(people(SCENE, times_of(fps, 12.0)))
+    assert [segment.class_name for segment in segments] == ["arms down", "arms up", "arms down"]
+    starts = [segment.start_s for segment in segments]
+    assert starts == pytest.approx([0.0, 4.0, 9.0], abs=0.5)
+    assert [a.stop_s for a in segments[:-1]] == starts[1:], "one ends where the other starts"
+    assert segments[-1].stop_s == pytest.approx(12.0, abs=0.1)
+    assert segments[1].track_ids == (1,)
+    assert segments[1].score > 0.8
+    assert segments[1].scores.sum() == pytest.approx(1.0, abs=0.06)
+
+
+def test_frame_rates_agree_on_the_networks_input() -> None:
+    """Poses in between are interpolated: the same to a fiftieth of a body's height."""
+    wave = drawn_people.scene_of("wave", seed=1)
+    at_60 = window_keypoint(Window(1.0, 3.0, tuple(people(wave, times_of(60, 4.0)))))[0]
+    assert at_60.shape == (1, 2 * RATE, 17, 2)
+    for fps in (15, 25, 29.97, 0):
+        keypoint, score = window_keypoint(Window(1.0, 3.0, tuple(people(wave, times_of(fps, 4.0)))))
+        assert np.abs(keypoint - at_60).mean() < 0.02 * 0.75 * SIZE[1]
+        assert score is not None
+        np.testing.assert_allclose(score, 0.9, rtol=1e-5)
+
+
+def test_everybody_and_every_two_who_are_near_are_asked() -> None:
+    """Three stand in a row, two of them side by side."""
+    stand = MOTIONS["stand"].motion
+    scene = Scene(tuple(Person(stand, x=x, height=0.5) for x in (0.1, 0.25, 0.95)), "plain")
+    segments = segments_of(people(scene, times_of(15, 5.0)))
+    assert {segment.track_ids: segment.class_name for segment in segments} == {
+        (1,): "arms down",
+        (2,): "arms down",
+        (3,): "arms down",
+        (1, 2): "together",
+    }
+    for subjects, expected in (("persons", {(1,), (2,), (3,)}), ("pairs", {(1, 2)})):
+        only = segments_of(people(scene, times_of(15, 5.0)), TimelineSettings(subjects=subjects))
+        assert {segment.track_ids for segment in only} == expected
+
+
+def test_two_who_only_pass_each_other_are_no_pair_before_and_after() -> None:
+    scene = drawn_people.crossing(seed=1)
+    first, second = (replace(one, x=x) for one, x in zip(scene.people, (-0.5, 1.5), strict=True))
+    tracks = people(replace(scene, people=(first, second)), times_of(15, 12.0))
+    (together,) = [segment for segment in segments_of(tracks) if len(segment.track_ids) == 2]
+    assert tracks[0].bbox is not None
+    assert tracks[1].bbox is not None
+    away = np.abs(tracks[0].bbox[:, 0] - tracks[1].bbox[:, 0]) / 22  # in body heights
+    near = tracks[0].time_s[away < 1.5]
+    assert (together.start_s, together.stop_s) == (pytest.approx(near[0], abs=1.2), pytest.approx(near[-1], abs=1.2))
+    assert near[-1] - near[0] < 5
+
+
+def test_a_network_for_one_person_sees_no_pairs() -> None:
+    alone = LooksAtWrists()
+    alone.num_person = 1
+    tracks = people(drawn_people.scene_of("shake_hands", seed=1), times_of(15, 4.0))
+    segments, _ = make_timelines(sequence_of(tracks), alone, CLASSES)
+    assert {segment.track_ids for segment in segments} == {(1,), (2,)}
+
+
+def test_windows_of_all_people_go_through_the_network_together() -> None:
+    stand_in = LooksAtWrists()
+    stand = MOTIONS["stand"].motion
+    tracks = people(Scene(tuple(Person(stand, x=x) for x in (0.1, 0.5, 0.9)), "plain"), times_of(5, 30.0))
+    make_timelines(sequence_of(tracks), stand_in, CLASSES, TimelineSettings(subjects="persons"))
+    assert max(stand_in.batches) == 64, "no more at once, however long the video"
+    assert sum(stand_in.batches) == 3 * (2 * 28 + 1)
+
+
+def test_several_window_lengths_are_averaged() -> None:
+    tracks = people(SCENE, times_of(15, 12.0))
+    one, two = segments_of(tracks), segments_of(tracks, TimelineSettings(window_s=(1.0, 3.0)))
+    assert [segment.class_name for segment in two] == [segment.class_name for segment in one]
+    assert two[1].score != one[1].score
+
+
+def test_somebody_who_is_there_for_less_than_a_window_is_answered_all_the_same() -> None:
+    (track,) = people(SCENE, times_of(15, 0.8))
+    late = replace(track, time_s=track.time_s + 7.3)
+    (segment,) = segments_of([late])
+    assert (segment.start_s, segment.stop_s) == (pytest.approx(7.3), pytest.approx(8.1))
+    assert segment.class_name == "arms down"
+
+
+def test_while_somebody_is_away_nothing_is_told() -> None:
+    (track,) = people(SCENE, times_of(15, 20.0))
+    away = (track.time_s > 11) & (track.time_s < 15)
+    for values in (track.keypoint, track.keypoint_score, track.bbox):
+        assert values is not None
+        values[away] = 0
+    before, after = segments_of([track])[-2:]
+    assert before.stop_s == pytest.approx(11, abs=1)
+    assert after.start_s == pytest.approx(15, abs=1)
+
+
+def test_nobody_gives_nothing() -> None:
+    absent = Track(1, 0, np.arange(30) / 15, np.zeros((30, 17, 2), np.float32), np.zeros((30, 17), np.float32))
+    assert make_timelines(sequence_of([absent]), LooksAtWrists(), CLASSES) == ((), ())
+
+
+def test_scores_over_time_are_kept() -> None:
+    _, (timeline,) = make_timelines(sequence_of(people(SCENE, times_of(15, 12.0))), LooksAtWrists(), CLASSES)
+    assert timeline.track_ids == (1,)
+    np.testing.assert_allclose(timeline.start_s, np.arange(24) * STEP_S)
+    assert timeline.scores.shape == (24, 3)
+    assert (timeline.scores[:6, 1] < 0.1).all()
+    assert (timeline.scores[10:16, 1] > 0.8).all()
+
+
+def test_wrong_lengths_are_told() -> None:
+    for wrong in ({"window_s": ()}, {"window_s": (2.0, -1.0)}, {"step_s": 0.0}, {"step_s": float("nan")}):
+        with pytest.raises(SkelactError, match="expected positive seconds"):
+            TimelineSettings(**wrong)
+    with pytest.raises(SkelactError, match="expected one of both, persons, pairs, found 'crowds'"):
+        TimelineSettings(subjects="crowds")
+
+
+def test_the_command_line_has_the_same_defaults() -> None:
+    defaults = {}
+    for option in (window, step, min_duration):
+        parameter = option(lambda: None).__click_params__[0]
+        defaults[parameter.name] = float(parameter.default)
+    assert defaults == {"window": WINDOW_S, "step": STEP_S, "min_duration": MIN_DURATION_S}
+
+
+# --- step by step, as a live view does ---------------------------------------------------------------------------
+
+
+def test_a_live_view_sees_what_a_whole_sequence_shows() -> None:
+    """Windows that stop now, their scores averaged so far, events as they happen: at most a window later."""
+    (track,) = people(SCENE, times_of(15, 12.0))
+    grid, segmenter, events = ScoreGrid(), Segmenter(CLASSES), []
+    for now in np.arange(STEP_S, 12.01, STEP_S):
+        recent = replace(track).cut(0, int(np.searchsorted(track.time_s, now)))  # nobody sees the future
+        windows = windows_until([recent], float(now), 2)
+        for found, scores in zip(windows, score_windows(windows, LooksAtWrists(), None), strict=True):
+            grid.add(found.track_ids, found.start_s, found.stop_s, scores)
+        for cell in grid.pop((1,), now - WINDOW_S / 2):
+            events += [(now, event) for event in segmenter.feed((1,), cell.start_s, cell.stop_s, cell.scores)]
+    events += [(12.0, event) for event in segmenter.close_all()]
+    told = [(event.kind, event.class_name) for _, event in events]
+    steps = [("arms down", "arms up"), ("arms up", "arms down")]
+    assert told == [
+        ("start", "arms down"),
+        *itertools.chain(*((("end", a), ("start", b)) for a, b in steps)),
+        ("end", "arms down"),
+    ]
+    starts = {event.start_s: now for now, event in events if event.kind == "start"}
+    assert list(starts) == pytest.approx([0.0, 4.0, 9.0], abs=0.5)
+    assert all(now - start <= WINDOW_S + MIN_DURATION_S for start, now in starts.items())
+
+
+def feed(segmenter: Segmenter, *scores: tuple[float, float], start_s: float = 0.0) -> list[tuple[str, str, float]]:
+    """Scores of two classes, second by second; what that tells of person 1."""
+    events = []
+    for k, row in enumerate(scores):
+        events += segmenter.feed((1,), start_s + k, start_s + k + 1, np.array(row))
+    return [
+        (event.kind, event.class_name, event.start_s if event.kind == "start" else event.stop_s) for event in events
+    ]
+
+
+def segmenter_with(**settings: float) -> Segmenter:
+    return Segmenter(("sit", "fall"), TimelineSettings(**{"min_duration_s": 1.0, **settings}))
+
+
+def test_a_class_that_is_better_by_a_hair_does_not_take_over() -> None:
+    segmenter = segmenter_with(margin=0.1)
+    assert feed(segmenter, (0.6, 0.4), (0.48, 0.52), (0.47, 0.53)) == [("start", "sit", 0.0)]
+    assert feed(segmenter, (0.3, 0.7), start_s=3) == [("end", "sit", 3.0), ("start", "fall", 3.0)]
+    assert feed(segmenter, (0.53, 0.47), start_s=4) == [], "nor does it take back"
+
+
+def test_unknown_starts_below_the_threshold_and_ends_above_it() -> None:
+    segmenter = segmenter_with(unknown_below=0.6, margin=0.1)
+    assert feed(segmenter, (0.55, 0.45)) == [("start", "unknown", 0.0)]
+    assert feed(segmenter, (0.61, 0.39), start_s=1) == [("end", "unknown", 1.0), ("start", "sit", 1.0)]
+    assert feed(segmenter, (0.55, 0.45), start_s=2) == [], "a class that began goes on a little below"
+    assert feed(segmenter, (0.49, 0.45), start_s=3) == [("end", "sit", 3.0), ("start", "unknown", 3.0)]
+
+
+def test_what_lasts_too_shortly_is_part_of_what_was_before() -> None:
+    segmenter = segmenter_with(min_duration_s=2.0)
+    assert feed(segmenter, (0.9, 0.1), (0.9, 0.1)) == [("start", "sit", 0.0)]
+    assert feed(segmenter, (0.1, 0.9), (0.9, 0.1), (0.1, 0.9), start_s=2) == []
+    (event,) = segmenter.close((1,))
+    assert (event.class_name, event.start_s, event.stop_s) == ("sit", 0.0, 5.0)
+    assert event.score == pytest.approx((4 * 0.9 - 0.9 + 2 * 0.1) / 5), "a mean over all of it"
+
+
+def test_what_is_told_late_started_when_it_did() -> None:
+    segmenter = segmenter_with(min_duration_s=3.0)
+    assert feed(segmenter, (0.9, 0.1), (0.9, 0.1), (0.9, 0.1)) == [("start", "sit", 0.0)]
+    assert feed(segmenter, (0.1, 0.9), (0.1, 0.9), start_s=3) == []
+    assert feed(segmenter, (0.1, 0.9), start_s=5) == [("end", "sit", 3.0), ("start", "fall", 3.0)]
+
+
+def test_a_pause_ends_a_segment_and_a_short_one_does_not() -> None:
+    segmenter = segmenter_with()
+    assert feed(segmenter, (0.9, 0.1)) == [("start", "sit", 0.0)]
+    assert feed(segmenter, (0.9, 0.1), start_s=2.0) == [], "gone for a second"
+    assert feed(segmenter, (0.9, 0.1), start_s=6.0) == [("end", "sit", 3.0), ("start", "sit", 6.0)]
+
+
+def test_open_segments_tell_what_goes_on() -> None:
+    segmenter = segmenter_with()
+    feed(segmenter, (0.9, 0.1), (0.7, 0.3))
+    (event,) = segmenter.open_segments().values()
+    assert (event.class_name, event.stop_s, event.score) == ("sit", 2.0, pytest.approx(0.8))
+    assert [event.kind for event in segmenter.close_all()] == ["end"]
+    assert segmenter.open_segments() == {}
+
+
+def test_somebody_seen_for_a_moment_gets_their_segment_at_the_end() -> None:
+    segmenter = segmenter_with(min_duration_s=3.0)
+    assert feed(segmenter, (0.2, 0.8)) == []
+    assert [(event.kind, event.class_name) for event in segmenter.close((1,))] == [("start", "fall"), ("end", "fall")]
+
+
+def test_windows_count_most_in_their_middle() -> None:
+    grid = ScoreGrid(1.0)
+    grid.add((1,), 0.0, 3.0, np.array([1.0, 0.0]))
+    grid.add((1,), 1.0, 4.0, np.array([0.0, 1.0]))
+    cells = grid.pop((1,))
+    assert [cell.start_s for cell in cells] == [0.0, 1.0, 2.0, 3.0]
+    assert [cell.scores[0] for cell in cells] == pytest.approx([1.0, 0.75, 0.25, 0.0])
+    assert grid.subjects == []
+
+
+def test_windows_end_at_both_ends_of_a_track() -> None:
+    (track,) = people(SCENE, times_of(15, 5.2))
+    late = replace(track, time_s=track.time_s + 0.3)
+    spans = [(round(w.start_s, 3), round(w.stop_s, 3)) for w in lay_windows([late], 1)]
+    assert spans == [(0.3, 2.3), *((k / 2, k / 2 + 2) for k in range(1, 7)), (3.5, 5.5)]
