@@ -114,6 +114,7 @@ def _unknown_below(context: click.Context, parameter: click.Parameter, value: st
     metavar="NAME|PATH",
     help="bytetrack, botsort, ocsort, deepocsort, fasttrack, tracktrack, or a tracker's YAML file.",
 )
+@cli_options.clean
 @click.option(
     "--granularity",
     type=click.Choice(["auto", "clip", "person", "timeline"]),
