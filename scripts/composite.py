@@ -289,7 +289,7 @@ def predict_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--min-duration", "min_duration_s", type=float, default=1.0, show_default=True),
         click.option("--unknown-below", default="auto", show_default=True, help="A score, auto or off."),
         click.option("--step", "step_s", type=float, default=0.5, show_default=True),
-        click.option("--window", default="2", show_default=True, help="Seconds; several with commas."),
+        click.option("--window", help="Seconds; several with commas. Default: the model's own."),
         click.option("--pose-model", default=DEFAULT_POSE_MODEL, show_default=True),
         click.option("--model", multiple=True, help="Not needed where --json is there already."),
     ):
@@ -302,7 +302,7 @@ def plain_options(options: dict[str, Any]) -> dict[str, Any]:
     below = options["unknown_below"]
     return {
         "pose_model": options["pose_model"],
-        "window_s": [float(part) for part in options["window"].split(",")],
+        "window_s": [float(part) for part in options["window"].split(",")] if options["window"] else None,
         "step_s": options["step_s"],
         "min_duration_s": options["min_duration_s"],
         "unknown_below": {"auto": "auto", "off": None}[below] if below in ("auto", "off") else float(below),

@@ -26,6 +26,7 @@ from skelact.unpickling import load_pickle, pickle_errors
 logger = logging.getLogger("skelact")
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
+PICKLE_FPS = 30.0  # where a pickle does not tell
 SMALL = 64 << 20  # bytes; files up to here are loaded as a whole
 _INDEX_VERSION = 1
 
@@ -52,12 +53,24 @@ class Annotation:
 
 
 class Header(NamedTuple):
-    """What is known of a sample without reading its arrays; ``shape`` is that of its keypoints, (M, T, V, C)."""
+    """What is known of a sample without reading its arrays.
+
+    Attributes:
+        shape: of its keypoints, (M, T, V, C).
+        fps: frames per second, where the file tells.
+    """
 
     frame_dir: str
     label: int | None
     img_shape: tuple[int, int] | None
     shape: tuple[int, ...]
+    fps: float | None = None
+
+
+def fps_of(extra: Mapping[str, Any]) -> float | None:
+    """The frame rate that a sample tells; None where it tells none, or one that is none."""
+    fps = extra.get("fps")
+    return float(fps) if isinstance(fps, int | float | np.number) and 0 < fps < np.inf else None
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ class AnnotationSet:
         """Names, labels and shapes of all samples, without reading them."""
         if isinstance(self.annotations, StoredAnnotations):
             return self.annotations.headers()
-        return [Header(a.frame_dir, a.label, a.img_shape, a.keypoint.shape) for a in self.annotations]
+        return [Header(a.frame_dir, a.label, a.img_shape, a.keypoint.shape, fps_of(a.extra)) for a in self.annotations]
 
     def indices(self, split: str) -> list[int]:
         """Which samples are in a split.
@@ -134,7 +147,13 @@ class StoredAnnotations(Sequence[Annotation]):
         """As ``AnnotationSet.headers``."""
         shapes = (row.arrays["keypoint"] for row in self._rows)
         return [
-            Header(row.frame_dir, row.label, row.img_shape, array[0] if isinstance(array, tuple) else array.shape)
+            Header(
+                row.frame_dir,
+                row.label,
+                row.img_shape,
+                array[0] if isinstance(array, tuple) else array.shape,
+                fps_of(row.extra),
+            )
             for row, array in zip(self._rows, shapes, strict=True)
         ]
 

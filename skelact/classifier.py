@@ -23,12 +23,14 @@ from skelact.pose import choose_device
 from skelact.skeleton import COCO, Layout
 from skelact.structures import Array, PoseSequence
 from skelact.weights import PublishedModel, resolve
+from skelact.windows import WINDOW_S
 
 # What the published NTU60 checkpoints were trained on: HRNet's poses on Kinect's 1080p video.
 NTU60_2D_TRAINING = {"pose_model": "HRNet", "img_shape": (1080, 1920)}
 ASPECT_RATIO_TOLERANCE = 1.25
 CLIPS_AT_ONCE = 4  # through a network: no slower than ten, in half the memory
 CLIPS_AT_ONCE_ON_GPU = 64
+WINDOW_LIMITS_S = (1.0, 4.0)  # of windows: in longer ones a person does several things
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,16 @@ class Classifier:
         if None in thresholds or len(self.scored) < len(self.class_names):
             return None
         return min(threshold for threshold in thresholds if threshold is not None)
+
+    @property
+    def window_s(self) -> float:
+        """The length of windows in which to look for actions: that of the clips that the networks were trained on.
+
+        It is their median, as far as checkpoints tell it, within ``WINDOW_LIMITS_S``.
+        """
+        told = [member.checkpoint.provenance.get("clip_s") for member in self.members]
+        lengths = [float(length) for length in told if isinstance(length, int | float) and 0 < length < math.inf]
+        return float(np.clip(np.median(lengths), *WINDOW_LIMITS_S)) if lengths else WINDOW_S
 
     def scores(
         self, keypoint: Array, keypoint_score: Array | None, img_shape: tuple[int, int] | None, num_clips: int

@@ -57,15 +57,14 @@ def _regions(context: click.Context, parameter: click.Parameter, values: tuple[s
         raise click.BadParameter(str(error)) from None
 
 
-# Defaults of windows.py and timeline.py, whose import would slow down --help; a test compares them.
 window = click.option(
     "--window",
     callback=numbers,
-    default="2",
-    show_default=True,
     metavar="S,S,...",
-    help="Length of a timeline's windows in seconds; of several lengths the scores are averaged.",
+    help="Length of a timeline's windows in seconds; of several lengths the scores are averaged. "
+    "Default: as long as the clips that the model was trained on, else 2.",
 )
+# Defaults of windows.py and timeline.py, whose import would slow down --help; a test compares them.
 step = click.option(
     "--step", type=float, default=0.5, show_default=True, metavar="S", help="Seconds from one window to the next."
 )

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 import skelact
-from skelact.annotations import PICKLE_SUFFIXES, Annotation, open_annotations
+from skelact.annotations import PICKLE_FPS, PICKLE_SUFFIXES, Annotation, open_annotations
 from skelact.answers import checked_granularity, predict_sequence
 from skelact.classifier import Classifier, check_takes_video
 from skelact.cleaning import Cleaning, clean_tracks
@@ -42,14 +42,13 @@ from skelact.subtitles import to_srt, to_vtt
 from skelact.timeline import MIN_DURATION_S, TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, build_tracks, stretch
 from skelact.video import find_videos, probe_video, read_ahead, read_frames
-from skelact.windows import STEP_S, WINDOW_S
+from skelact.windows import STEP_S
 from skelact.writers import read_key, to_json, versions, write_json, write_text
 
 logger = logging.getLogger("skelact")
 
 DEFAULT_MODEL = "ntu60-2d-joint"
 DEFAULT_POSE_MODEL = "yolo26n-pose.pt"
-PICKLE_FPS = 30.0  # where a pickle does not tell
 OUTPUTS = {"out_video": ".mp4", "srt": ".srt", "vtt": ".vtt", "eaf": ".eaf"}  # files for one source each
 SUBTITLES: dict[str, Callable[[SourceResult], str]] = {"srt": to_srt, "vtt": to_vtt, "eaf": to_eaf}
 
@@ -191,7 +190,10 @@ class PredictSettings:
     clips: int
     unknown_below: float | str | None
     granularity: str
-    timeline: TimelineSettings
+    window_s: tuple[float, ...] | None
+    step_s: float
+    min_duration_s: float
+    subjects: str
     regions: tuple[Region, ...]
     blur_faces: bool
     debug: bool
@@ -215,6 +217,14 @@ class Predictor:
         )
         auto = settings.unknown_below == "auto"
         self.unknown_below = self.classifier.unknown_below if auto else _threshold(settings.unknown_below)
+        window_s = settings.window_s or (self.classifier.window_s,)
+        self.timeline = TimelineSettings(
+            window_s,
+            settings.step_s,
+            settings.min_duration_s,
+            unknown_below=self.unknown_below,
+            subjects=settings.subjects,
+        )
         self._pose_model: PoseModel | None = None
 
     def poses(self, path: Path) -> PoseSequence:
@@ -268,7 +278,7 @@ class Predictor:
                 settings.clips,
                 self.unknown_below,
                 settings.granularity,
-                settings.timeline,
+                self.timeline,
                 self.progress,
             )
             for kind, out in outputs.items():
@@ -298,7 +308,7 @@ def predict(
     clips: int = 10,
     unknown_below: float | str | None = "auto",
     granularity: str = "auto",
-    window_s: Sequence[float] = (WINDOW_S,),
+    window_s: Sequence[float] | None = None,
     step_s: float = STEP_S,
     min_duration_s: float = MIN_DURATION_S,
     subjects: str = "both",
@@ -334,7 +344,8 @@ def predict(
             on the model's validation samples, if there is one (``Classifier.unknown_below``); None never does it.
         granularity: ``clip``, one answer, ``person``, one for each person, ``timeline``, segments in time, or ``auto``,
             a clip up to ``answers.LONGEST_CLIP_S``, else a timeline.
-        window_s, step_s, min_duration_s, subjects: of timelines, as in ``timeline.TimelineSettings``.
+        window_s, step_s, min_duration_s, subjects: of timelines, as in ``timeline.TimelineSettings``; by default
+            windows are as long as the clips that the models were trained on (``Classifier.window_s``).
         regions: polygons; only people with their feet in one of them count. Also as text, ``x1,y1 x2,y2 x3,y3``.
         out_video: where to write the overlay; a folder if there are several sources.
         blur_faces: hide the faces of everybody in the overlay.
@@ -367,7 +378,10 @@ def predict(
         clips=clips,
         unknown_below=unknown_below,
         granularity=checked_granularity(granularity),
-        timeline=TimelineSettings(tuple(window_s), step_s, min_duration_s, subjects=subjects),
+        window_s=None if window_s is None else tuple(window_s),
+        step_s=step_s,
+        min_duration_s=min_duration_s,
+        subjects=subjects,
         regions=tuple(Region.parse(region) if isinstance(region, str) else region for region in regions),
         blur_faces=blur_faces,
         debug=debug,
@@ -394,7 +408,7 @@ def predict(
             "clips": clips,
             "unknown_below": predictor.unknown_below,
             "granularity": granularity,
-            "timeline": {key: value for key, value in asdict(settings.timeline).items() if key != "unknown_below"},
+            "timeline": {key: value for key, value in asdict(predictor.timeline).items() if key != "unknown_below"},
             "regions": [region.corners for region in settings.regions],
         }
         return PredictionSet(

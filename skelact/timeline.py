@@ -81,13 +81,17 @@ class ScoreGrid:
 
     step_s: float = STEP_S
     _cells: dict[Subject, dict[int, tuple[Array, float]]] = field(default_factory=dict)
+    _taken: dict[Subject, int] = field(default_factory=dict)  # the last step that was taken out
 
     def add(self, subject: Subject, start_s: float, stop_s: float, scores: Array) -> None:
-        """Take the scores (classes,) of a window."""
+        """Take the scores (classes,) of a window; steps that were taken out already stay as they were."""
         cells = self._cells.setdefault(subject, {})
+        taken = self._taken.get(subject, -1)
         middle, half = (start_s + stop_s) / 2, (stop_s - start_s) / 2
         inside = range(math.ceil(start_s / self.step_s - 0.5), math.floor(stop_s / self.step_s - 0.5) + 1)
         for k in inside or (math.floor(middle / self.step_s),):
+            if k <= taken:
+                continue
             distance = abs((k + 0.5) * self.step_s - middle)
             weight = max(1 - distance / half, 0.01)
             total, weights = cells.get(k, (0.0, 0.0))
@@ -102,7 +106,14 @@ class ScoreGrid:
         cells = self._cells.get(subject, {})
         ready = sorted(k for k in cells if (k + 1) * self.step_s <= until_s + 1e-6)
         popped = [(k, *cells.pop(k)) for k in ready]
+        if ready:
+            self._taken[subject] = ready[-1]
         return [Cell(k * self.step_s, (k + 1) * self.step_s, total / weights) for k, total, weights in popped]
+
+    def forget(self, subject: Subject) -> None:
+        """Keep nothing of somebody who is gone for good; track ids never come again."""
+        self._cells.pop(subject, None)
+        self._taken.pop(subject, None)
 
     @property
     def subjects(self) -> list[Subject]:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Sampler, Subset
 from tqdm import tqdm
 
 import skelact
-from skelact.annotations import AnnotationSet, open_annotations
+from skelact.annotations import PICKLE_FPS, AnnotationSet, open_annotations
 from skelact.calibration import calibrate
 from skelact.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skelact.clips import STREAMS, ClipSettings
@@ -73,6 +73,7 @@ class Job:
         split, val_split: their names.
         init: the checkpoint to start from.
         all_labels: of every sample of the dataset.
+        clip_s: the median length of the samples that are trained on, in seconds.
     """
 
     clips: ClipSettings
@@ -84,6 +85,7 @@ class Job:
     val_split: str | None
     init: Checkpoint | None
     all_labels: tuple[int | None, ...]
+    clip_s: float
 
     def labels(self, data: ClipDataset) -> Array:
         """(N,) labels of a split's samples."""
@@ -144,6 +146,7 @@ def train(
             "torch": torch.__version__,
             "command": list(command),
             "train": config,
+            "clip_s": round(job.clip_s, 3),
             **{key: value for key, value in dataset.provenance.items() if key.startswith("pose_model")},
         }
         return _Run(job, settings, Path(out), folder, here, provenance, workers, progress).go(resume)
@@ -208,7 +211,9 @@ def prepare(
     validation = None
     if val_split:
         validation = ClipDataset(dataset.annotations, samples_of(dataset, val_split, clips), clips, train=False)
-    all_labels = tuple(header.label for header in dataset.headers())
+    headers = dataset.headers()
+    all_labels = tuple(header.label for header in headers)
+    clip_s = float(np.median([headers[k].shape[1] / (headers[k].fps or PICKLE_FPS) for k in indices]))
     labels = np.array([all_labels[k] for k in indices])
     class_names = dataset.class_names or tuple(f"class_{k}" for k in range(int(labels.max()) + 1))
     if labels.min() < 0 or labels.max() >= len(class_names):
@@ -221,7 +226,7 @@ def prepare(
     )
     if start:
         model = replace(start.model, num_classes=len(class_names))
-    return Job(clips, model, class_names, training, validation, split, val_split, start, all_labels)
+    return Job(clips, model, class_names, training, validation, split, val_split, start, all_labels, clip_s)
 
 
 def _start(init: str | Path, settings: TrainSettings) -> Checkpoint:

@@ -19,7 +19,7 @@ from skelact.errors import SkelactError
 from skelact.persons import boxed, centre_distance
 from skelact.structures import Array, Track
 
-WINDOW_S = 2.0  # the length of the clips that action models are trained on
+WINDOW_S = 2.0  # about the length of the clips that action models are trained on
 STEP_S = 0.5
 RATE = 30.0  # poses a second in a window: the frame rate of the field's datasets
 MIN_SEEN = 0.5  # share of a window in which its people have to be seen

@@ -114,6 +114,20 @@ def test_a_timeline_covers_everybodys_time_without_holes(films: dict[str, Film],
     }
 
 
+def test_windows_are_as_long_as_the_clips_that_were_trained_on(
+    films: dict[str, Film], tmp_path: Path, model: Path
+) -> None:
+    def window_of(path: Path, **options: Any) -> list[float]:
+        settings = predict(films["short"].path, path, progress=False, **options).settings
+        return list(settings["timeline"]["window_s"])
+
+    assert window_of(model) == [2.0], "where the checkpoint does not tell"
+    for clip_s, expected in ((2.6, 2.6), (0.3, 1.0), (60, 4.0), ("long", 2.0)):
+        told = classifier_file(tmp_path / "told.safetensors", provenance={"clip_s": clip_s})
+        assert window_of(told) == [expected]
+    assert window_of(told, window_s=[3.0, 1.5]) == [3.0, 1.5]
+
+
 def test_nobody_for_long_is_an_empty_timeline_and_no_error(films: dict[str, Film], model: Path) -> None:
     result = result_of(films["nobody"].path, model)
     assert (result.granularity, result.predictions, result.timelines) == ("timeline", (), ())

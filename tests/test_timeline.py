@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from drawn_people import MOTIONS, Person, Scene
 
-from skelact.cli_options import min_duration, step, window
+from skelact.cli_options import min_duration, step
 from skelact.errors import SkelactError
 from skelact.skeleton import COCO
 from skelact.structures import Array, PoseSequence, Prediction, Track, VideoInfo
@@ -62,25 +63,18 @@ def times_of(fps: float, seconds: float) -> Array:
 
 
 def people(scene: Scene, times: Array) -> list[Track]:
-    """Everybody in a scene, at those times."""
-    frames = []
-    for time_s in times:
-        moved = replace(
-            scene, people=tuple(replace(one, offset_s=one.offset_s + time_s * one.speed) for one in scene.people)
-        )
-        frames.append(next(drawn_people.render(moved, 1, 1.0, SIZE)))
-    return [
-        Track(
-            n + 1,
-            0,
-            times,
-            np.stack([keypoint[n] for _, keypoint, _ in frames]),
-            np.full((len(times), 17), 0.9, np.float32),
-            np.stack([bbox[n] for _, _, bbox in frames]),
-            np.full(len(times), 0.9, np.float32),
-        )
-        for n in range(len(scene.people))
-    ]
+    """Everybody in a scene at those times, without the pictures."""
+    width, height = SIZE
+    tracks = []
+    for n, one in enumerate(scene.people):
+        scale = one.height * height
+        origin = np.array((one.x * width + one.shift * scale, one.y * height))
+        bodies = [drawn_people.pose_body(one.figure, one.pose(time_s), one.yaw) for time_s in times]
+        keypoint = np.stack([origin + body.joint[:, :2] * (scale, -scale) for body in bodies]).astype(np.float32)
+        bbox = np.concatenate([keypoint.min(1) - 1, keypoint.max(1) + 1], axis=1)
+        score = np.full(keypoint.shape[:2], 0.9, np.float32)
+        tracks.append(Track(n + 1, 0, times, keypoint, score, bbox, score[:, 0]))
+    return tracks
 
 
 def sequence_of(tracks: Sequence[Track], fps: float = 30.0) -> PoseSequence:
@@ -99,6 +93,13 @@ def stand_then_raise(time_s: float) -> drawn_people.Pose:
 SCENE = Scene((Person(stand_then_raise),), "plain")
 
 
+@functools.cache
+def raises_arms(fps: float) -> Track:
+    """The one person of ``SCENE``, for 12 s."""
+    (track,) = people(SCENE, times_of(fps, 12.0))
+    return track
+
+
 def segments_of(tracks: Sequence[Track], settings: TimelineSettings | None = None) -> tuple[Prediction, ...]:
     segments, _ = make_timelines(sequence_of(tracks), LooksAtWrists(), CLASSES, settings)
     return segments
@@ -109,7 +110,7 @@ def segments_of(tracks: Sequence[Track], settings: TimelineSettings | None = Non
 
 @pytest.mark.parametrize("fps", [15, 25, 29.97, 60, 0], ids=str)
 def test_any_frame_rate_gives_the_same_segments(fps: float) -> None:
-    segments = segments_of(people(SCENE, times_of(fps, 12.0)))
+    segments = segments_of([raises_arms(fps)])
     assert [segment.class_name for segment in segments] == ["arms down", "arms up", "arms down"]
     starts = [segment.start_s for segment in segments]
     assert starts == pytest.approx([0.0, 4.0, 9.0], abs=0.5)
@@ -179,7 +180,7 @@ def test_windows_of_all_people_go_through_the_network_together() -> None:
 
 
 def test_several_window_lengths_are_averaged() -> None:
-    tracks = people(SCENE, times_of(15, 12.0))
+    tracks = [raises_arms(15)]
     one, two = segments_of(tracks), segments_of(tracks, TimelineSettings(window_s=(1.0, 3.0)))
     assert [segment.class_name for segment in two] == [segment.class_name for segment in one]
     assert two[1].score != one[1].score
@@ -210,7 +211,7 @@ def test_nobody_gives_nothing() -> None:
 
 
 def test_scores_over_time_are_kept() -> None:
-    _, (timeline,) = make_timelines(sequence_of(people(SCENE, times_of(15, 12.0))), LooksAtWrists(), CLASSES)
+    _, (timeline,) = make_timelines(sequence_of([raises_arms(15)]), LooksAtWrists(), CLASSES)
     assert timeline.track_ids == (1,)
     np.testing.assert_allclose(timeline.start_s, np.arange(24) * STEP_S)
     assert timeline.scores.shape == (24, 3)
@@ -228,10 +229,10 @@ def test_wrong_lengths_are_told() -> None:
 
 def test_the_command_line_has_the_same_defaults() -> None:
     defaults = {}
-    for option in (window, step, min_duration):
+    for option in (step, min_duration):
         parameter = option(lambda: None).__click_params__[0]
         defaults[parameter.name] = float(parameter.default)
-    assert defaults == {"window": WINDOW_S, "step": STEP_S, "min_duration": MIN_DURATION_S}
+    assert defaults == {"step": STEP_S, "min_duration": MIN_DURATION_S}
 
 
 # --- step by step, as a live view does ---------------------------------------------------------------------------
@@ -239,14 +240,16 @@ def test_the_command_line_has_the_same_defaults() -> None:
 
 def test_a_live_view_sees_what_a_whole_sequence_shows() -> None:
     """Windows that stop now, their scores averaged so far, events as they happen: at most a window later."""
-    (track,) = people(SCENE, times_of(15, 12.0))
-    grid, segmenter, events = ScoreGrid(), Segmenter(CLASSES), []
+    track = raises_arms(15)
+    grid, segmenter, events, fed = ScoreGrid(), Segmenter(CLASSES), [], []
     for now in np.arange(STEP_S, 12.01, STEP_S):
         recent = replace(track).cut(0, int(np.searchsorted(track.time_s, now)))  # nobody sees the future
         windows = windows_until([recent], float(now), 2)
         for found, scores in zip(windows, score_windows(windows, LooksAtWrists(), None), strict=True):
             grid.add(found.track_ids, found.start_s, found.stop_s, scores)
         for cell in grid.pop((1,), now - WINDOW_S / 2):
+            assert cell.start_s == pytest.approx(len(fed) * STEP_S), "each step once, in order"
+            fed.append(cell)
             events += [(now, event) for event in segmenter.feed((1,), cell.start_s, cell.stop_s, cell.scores)]
     events += [(12.0, event) for event in segmenter.close_all()]
     told = [(event.kind, event.class_name) for _, event in events]
@@ -259,6 +262,14 @@ def test_a_live_view_sees_what_a_whole_sequence_shows() -> None:
     starts = {event.start_s: now for now, event in events if event.kind == "start"}
     assert list(starts) == pytest.approx([0.0, 4.0, 9.0], abs=0.5)
     assert all(now - start <= WINDOW_S + MIN_DURATION_S for start, now in starts.items())
+
+
+def test_a_grid_forgets_those_who_are_gone() -> None:
+    grid = ScoreGrid(1.0)
+    grid.add((1,), 0.0, 2.0, np.array([1.0, 0.0]))
+    assert [cell.start_s for cell in grid.pop((1,), 1.0)] == [0.0]
+    grid.forget((1,))
+    assert (grid.pop((1,)), grid.subjects) == ([], [])
 
 
 def feed(segmenter: Segmenter, *scores: tuple[float, float], start_s: float = 0.0) -> list[tuple[str, str, float]]:

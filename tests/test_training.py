@@ -241,6 +241,18 @@ def test_the_settings_suit_the_data(tmp_path: Path) -> None:
     assert clips.num_person == 1
 
 
+def test_a_checkpoint_tells_how_long_its_clips_were(tmp_path: Path) -> None:
+    """In seconds, the median of what was trained on; timelines take windows of that length."""
+    whole = dataset()
+    for sample in whole.annotations[::2]:
+        sample.extra["fps"] = 15
+    save_annotations(whole, tmp_path / "set.pkl")
+    report = train(tmp_path / "set.pkl", tmp_path / "run", replace(QUICK, epochs=1), progress=False)
+    names = whole.split["train"]
+    seconds = [a.keypoint.shape[1] / a.extra.get("fps", 30) for a in whole.annotations if a.frame_dir in names]
+    assert load_checkpoint(report.last).provenance["clip_s"] == pytest.approx(np.median(seconds), abs=0.001)
+
+
 def test_a_run_with_an_average_is_resumed_to_the_bit(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
     train(data, tmp_path / "whole", QUICK, progress=False)
     save_state = RunFolder.save_state
