@@ -28,6 +28,7 @@ from skelact.persons import rank_tracks
 from skelact.pose import PoseModel
 from skelact.roi import Region, keep_inside
 from skelact.runner import Lost, run_tasks
+from skelact.shots import difference, find_cuts, thumbnail
 from skelact.skeleton import COCO, Layout, layout_of_joints
 from skelact.structures import (
     Array,
@@ -88,6 +89,8 @@ def estimate_poses(
     ids: list[Array] = []
     colours: list[Array] = []
     faces: list[Array] = []
+    differences: list[float] = []
+    before: Array | None = None
     time_s: list[float] = []
     total = min(info.num_frames or sys.maxsize, max_frames or sys.maxsize)
     with tqdm(
@@ -98,6 +101,9 @@ def estimate_poses(
     ) as bar:
         for frame in read_ahead(itertools.islice(read_frames(source), max_frames)):
             time_s.append(frame.time_s)
+            small = thumbnail(frame.image)
+            differences.append(0.0 if before is None else difference(before, small))
+            before = small
             if frame.index % stride == 0:
                 frames.append(pose_model.detect(frame))
                 ids.append(following.update(frames[-1], frame.image))
@@ -124,6 +130,7 @@ def estimate_poses(
             "cleaning": asdict(Cleaning()) if clean else None,
         },
         faces=tuple(faces),
+        cuts_s=tuple(time_s[k] for k in find_cuts(differences)),
     )
 
 
