@@ -26,7 +26,7 @@ from skelact.streams import TIMEOUT_S, LatestFrames
 from skelact.structures import Array, Frame, FramePoses, PoseSequence, Track, VideoInfo
 from skelact.timeline import MIN_DURATION_S, NO_SUBJECT_S, Event, ScoreGrid, Segmenter, Subject, TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER, Tracker
-from skelact.windows import STEP_S, WINDOW_S, score_windows, windows_until
+from skelact.windows import STEP_S, score_windows, windows_until
 
 SCHEMA_VERSION = 1
 LATENCIES = 10_000  # of so many windows the median and the percentile are told
@@ -287,7 +287,7 @@ def live(
     class_names: tuple[str, ...] | None = None,
     classes: Sequence[str] | None = None,
     unknown_below: float | str | None = "auto",
-    window_s: Sequence[float] = (WINDOW_S,),
+    window_s: Sequence[float] | None = None,
     step_s: float = STEP_S,
     min_duration_s: float = MIN_DURATION_S,
     subjects: str = "both",
@@ -327,7 +327,9 @@ def live(
         threshold = unknown_below
     else:
         raise SkelactError(f'unknown_below: expected a score in [0, 1], "auto" or None, found {unknown_below!r}')
-    settings = TimelineSettings(tuple(window_s), step_s, min_duration_s, unknown_below=threshold, subjects=subjects)
+    settings = TimelineSettings(
+        tuple(window_s or (classifier.window_s,)), step_s, min_duration_s, unknown_below=threshold, subjects=subjects
+    )
     estimator = PoseModel(pose_model, device)
     return LiveSession(
         source, estimator, classifier, settings, tracker, clean, duration_s, timeout_s, reconnect, on_frame
