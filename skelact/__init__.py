@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from skelact.exporting import export
     from skelact.extract import extract_poses
     from skelact.fusing import fuse
+    from skelact.live_session import live
     from skelact.merging import merge
     from skelact.pipeline import predict
     from skelact.report import write_report
@@ -31,6 +32,7 @@ __all__ = [
     "fuse",
     "inspect_checkpoint",
     "inspect_dataset",
+    "live",
     "load_checkpoint",
     "merge",
     "predict",
@@ -46,6 +48,7 @@ _LAZY = {
     "predict": "skelact.pipeline",
     "inspect_checkpoint": "skelact.classifier",
     "inspect_dataset": "skelact.dataset_report",
+    "live": "skelact.live_session",
     "merge": "skelact.merging",
     "export": "skelact.exporting",
     "extract_poses": "skelact.extract",

@@ -18,6 +18,7 @@ from skelact.cli_data import dataset_info, is_dataset, merge
 from skelact.cli_evaluate import fuse, test
 from skelact.cli_export import export
 from skelact.cli_extract import extract_poses
+from skelact.cli_live import live
 from skelact.cli_report import report
 from skelact.cli_train import train
 from skelact.cli_weights import weights
@@ -75,6 +76,7 @@ main.add_command(fuse)
 main.add_command(export)
 main.add_command(merge)
 main.add_command(report)
+main.add_command(live)
 
 
 def _unknown_below(context: click.Context, parameter: click.Parameter, value: str) -> float | str | None:
@@ -110,6 +112,7 @@ def _unknown_below(context: click.Context, parameter: click.Parameter, value: st
     metavar="NAME|PATH",
     help="bytetrack, botsort, ocsort, deepocsort, fasttrack, tracktrack, or a tracker's YAML file.",
 )
+@cli_options.clean
 @click.option(
     "--granularity",
     type=click.Choice(["auto", "clip", "person", "timeline"]),

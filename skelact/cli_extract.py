@@ -25,6 +25,7 @@ _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--quiet"
 @click.option("--stride", type=click.IntRange(1), default=1, show_default=True, help="Pose every Nth frame only.")
 @cli_options.pose_model
 @click.option("--tracker", default="bytetrack", show_default=True, metavar="NAME|PATH", help="As in predict.")
+@click.option("--clean/--no-clean", default=True, show_default=True, help="Take outliers and jitter out of poses.")
 @cli_options.device
 @click.option("--half", is_flag=True, help="float16 on disk: half the size, but joints above 1024 are rounded to 1 px.")
 @click.option("--workers", type=click.IntRange(1), help="Processes. Default: chosen.")

@@ -37,6 +37,11 @@ clips = click.option(
     show_default=True,
     help="10 is more accurate, 1 faster.",
 )
+clean = click.option(
+    "--clean/--no-clean",
+    default=None,
+    help="Take outliers and jitter out of poses. Default: of those from videos, not of those in pickles.",
+)
 device = click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import skelact
 from skelact.annotations import Annotation, AnnotationSet, save_annotations
+from skelact.cleaning import Cleaning
 from skelact.clips import tracks_keypoint
 from skelact.errors import SkelactError
 from skelact.files import atomic_path, check_writable
@@ -32,7 +33,7 @@ from skelact.tracking import DEFAULT_TRACKER, Tracker
 logger = logging.getLogger("skelact")
 
 # Part of the key under which poses are kept: raise it when they would come out differently.
-POSES_VERSION = 2
+POSES_VERSION = 3
 REPORT_FIELDS = ("path", "name", "status", "frames", "persons", "frames_with_poses", "class_name", "split", "reason")
 
 
@@ -46,6 +47,7 @@ class PoseSettings:
         tracker: name or YAML file.
         stride: pose every so many frames; the others are interpolated.
         max_frames: take no more of a video; None for all.
+        clean: take outliers and jitter away.
         device: where to work; poses are kept whatever it is.
     """
 
@@ -54,6 +56,7 @@ class PoseSettings:
     tracker: str
     stride: int
     max_frames: int | None
+    clean: bool
     device: str
 
     def key(self, path: Path) -> str:
@@ -97,6 +100,7 @@ def extract_poses(
     pose_model: str | Path = DEFAULT_POSE_MODEL,
     device: str | None = None,
     tracker: str = DEFAULT_TRACKER,
+    clean: bool = True,
     half: bool = False,
     workers: int | None = None,
     engine: str = "local",
@@ -118,6 +122,7 @@ def extract_poses(
         max_frames: take no more of a video.
         stride: pose every so many frames; the others are interpolated.
         pose_model, device, tracker: as in ``predict``.
+        clean: take outliers and jitter out of the poses.
         half: float16 on disk.
         workers: processes; None chooses.
         engine, ray_address: as in ``runner.run_tasks``.
@@ -143,6 +148,7 @@ def extract_poses(
         tracker=tracker,
         stride=stride,
         max_frames=max_frames,
+        clean=clean,
         device=estimator.device,
     )
     work = out.with_name(out.name + ".work")
@@ -206,6 +212,7 @@ def extract_poses(
             "skelact": skelact.__version__,
             **estimator.provenance,
             **{"tracker": tracker, "stride": stride, "max_frames": max_frames, "num_person": num_person},
+            "cleaning": asdict(Cleaning()) if clean else None,
             **{"labels": told.source, "group_by": group_by, "seed": seed, "command": list(command)},
         }
         dataset = AnnotationSet(annotations, split, told.class_names or None, COCO.name, provenance)
@@ -225,6 +232,7 @@ def _pose_task(item: tuple[Path, PoseSettings]) -> PoseSequence | str:
             progress=False,
             stride=settings.stride,
             max_frames=settings.max_frames,
+            clean=settings.clean,
         )
     except SkelactError as error:
         return str(error)

@@ -1,19 +1,19 @@
 """Which pieces of tracks are one person, decided with the whole video at hand.
 
 Trackers match boxes frame by frame. Where people pass each other the boxes lie on top of one another, and every tracker
-swaps identities now and then; where somebody leaves and returns they start anew. Here paths are cut wherever boxes
-overlap, and the pieces are joined again so that position, speed, size, posture and clothes fit best.
+swaps identities now and then; where somebody leaves and returns they start anew. Here paths are cut wherever it is not
+plain from the joints who is who in the next frame, and the pieces are joined again so that position, speed, size,
+posture and clothes fit best over all of the video.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import cv2
-import lap
 import numpy as np
 
 from skelact.skeleton import COCO
@@ -22,21 +22,29 @@ from skelact.structures import Array, FramePoses
 # A path is a person in the making: frame index -> index of the detection in that frame.
 Path = dict[int, int]
 
-CONTESTED_IOU = 0.25  # boxes that overlap more may be mixed up
-END_FRAMES = 10  # over which the state at a path's end is averaged
-MIN_PIECE = 4  # frames; shorter pieces between two overlaps tell nothing
-# Costs are in body heights. A link that the tracker made itself is trusted by so much, and half as much for each
-# half-life that the overlap lasted: of two who hug it knows no better than chance who is who afterwards.
-TRACKER_BONUS = 0.3
-TRUST_HALF_LIFE_S = 0.5
-MAX_COST = 3.0  # and a link that costs more is none
-PAUSE_WEIGHT = 0.5  # for each second out of sight
-SPEED_WEIGHT = 0.5  # s: a change of speed by one height a second costs half a height, ...
-SPEED_HALF_LIFE_S = 1.0  # ... a quarter after this time: people slow down, and turn back
+SURE_RATIO = 2.0  # the next nearest body must be so many times as far as the one that a path goes on with
+# Shorter pieces among others, of which position and speed are not well known, are shards: they are put in afterwards.
+SOLID_FRAMES = 10
+COLOURED_FRAMES = 4  # enough for a piece whose clothes are seen
+TOUCHING_IOU = 0.1  # boxes that overlap so much are "among others"
+END_FRAMES = 10  # over which the state at a piece's end is averaged
+# The cost of a link is twice a negative log-likelihood: squared differences over their standard deviations, each capped
+# as anything may happen to a body now and then. Lengths are in body heights.
+MAX_COST = 40.0  # of a link; a higher one is none
+MAX_COST_LATER = 60.0  # the same once all that fits well is joined, and few are left to choose from
+POSITION_SD, POSITION_SD_PER_S = 0.06, 0.5
+VERTICAL = 0.7  # people move up and down by so much less than sideways
+TRACKER_BONUS, TRUST_HALF_LIFE_S = 4.0, 0.5  # of two who hug it knows no better than chance who is who afterwards
+STOPPED = 2.0  # for somebody who stopped while out of sight, rather than going on
 GOES_ON_S = 2.0  # nobody is thought to have gone on at their speed for longer
-POSE_WEIGHT = 3.0
-COLOUR_WEIGHT = 0.03  # for each unit of CIELAB difference, of which 100 lie between black and white
-SIZE_WEIGHT = 1.5
+PAUSE_COST, HIDDEN_COST = 6.0, 1.0  # for each second out of sight, in the open and behind others
+SPEED_SD, SPEED_CAP, SPEED_HALF_LIFE_S = 0.6, 6.0, 1.0  # heights/s; people slow down, and turn back
+SIZE_SD, SIZE_CAP = 0.03, 4.0  # of the logarithm of the height
+POSTURE_SD, POSTURE_CAP, POSTURE_HALF_LIFE_S = 0.15, 4.0, 0.15
+COLOUR_SD, COLOUR_CAP = 6.0, 16.0  # CIELAB, where 100 lie between black and white
+SHARD_MISS = 0.1  # how far, in heights, a shard's box may be from where a person should be
+TRACKER_MISS = 0.3  # a factor on that if the tracker took it for that person
+OPEN_END_S = 0.5  # and how long before the first or after the last piece of that person
 
 
 def clothes_colour(image: Array, keypoint: Array) -> Array:
@@ -50,12 +58,8 @@ def clothes_colour(image: Array, keypoint: Array) -> Array:
         (N, 6) float32; NaN where the patch lies outside the picture.
     """
     colours = np.full((len(keypoint), 6), np.nan, np.float32)
-    shoulders, hips, knees = (
-        [COCO.joints.index(f"{side}_{joint}") for side in ("left", "right")] for joint in ("shoulder", "hip", "knee")
-    )
     for n, joints in enumerate(keypoint):
-        for k, (upper, lower) in enumerate(((shoulders, hips), (hips, knees))):
-            top, bottom = joints[upper].mean(0), joints[lower].mean(0)
+        for k, (top, bottom) in enumerate(pairwise(_body_axis(joints))):
             radius = max(1.0, np.linalg.norm(top - bottom) / 6)
             low = np.maximum((top + bottom) / 2 - radius, 0).astype(int)
             high = np.maximum((top + bottom) / 2 + radius + 1, 0).astype(int)
@@ -66,33 +70,13 @@ def clothes_colour(image: Array, keypoint: Array) -> Array:
     return colours
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of a path that nobody contests, with the number of the path that it was cut from."""
-
-    path: Path
-    origin: int
-
-    @property
-    def start(self) -> int:
-        """First frame."""
-        return min(self.path)
-
-    @property
-    def end(self) -> int:
-        """Last frame."""
-        return max(self.path)
+def _body_axis(keypoint: Array) -> Array:
+    """Middles of shoulders, hips and knees (3, ..., 2) of joints (..., 17, 2)."""
+    pairs = [[COCO.joints.index(f"{side}_{joint}") for side in ("left", "right")] for joint in _AXIS]
+    return np.stack([keypoint[..., pair, :].mean(-2) for pair in pairs])
 
 
-@dataclass(frozen=True)
-class _State:
-    """A person at an end of a piece: centre (2,) px, velocity (2,) px/frame, height px, posture (V, 2), colour (6,)."""
-
-    centre: Array
-    velocity: Array
-    height: float
-    posture: Array
-    colour: Array
+_AXIS = ("shoulder", "hip", "knee")
 
 
 def relink(
@@ -101,250 +85,344 @@ def relink(
     colours: Sequence[Array] | None,
     fps: float,
     max_pause_s: float,
+    max_hidden_s: float,
 ) -> list[Path]:
-    """Cut paths where people overlap, and join what fits.
+    """Cut paths where people could be mixed up, and join what fits.
 
     Args:
         paths: of the tracker.
         frames: everybody in every frame.
         colours: for each frame (N, 6), of ``clothes_colour``; None to do without.
         fps: frames per second.
-        max_pause_s: somebody who is gone for longer comes back as somebody new.
+        max_pause_s: somebody who is gone for longer comes back as somebody new, ...
+        max_hidden_s: ... or for longer than this, if they vanish and appear beside others, who may hide them.
 
     Returns:
         Paths over the same detections, no detection twice.
     """
-    pieces, contested = _cut(paths, frames)
-    pieces.sort(key=lambda piece: piece.start)
-    ends = [_state(piece, frames, colours, at_end=True) for piece in pieces]
-    starts = [_state(piece, frames, colours, at_end=False) for piece in pieces]
-    costs: dict[tuple[int, int], float] = {}
-    for a, b in _candidates(pieces, contested, round(max_pause_s * fps)):
-        gap_s = (pieces[b].start - pieces[a].end) / fps
-        costs[a, b] = _cost(ends[a], starts[b], gap_s, fps)
-        if pieces[a].origin == pieces[b].origin:
-            # The tracker's own link is trusted, and never cut for nothing.
-            costs[a, b] = min(costs[a, b], MAX_COST - 0.01) - TRACKER_BONUS * 0.5 ** (gap_s / TRUST_HALF_LIFE_S)
-    successor = _assign(costs, len(pieces))
-    return _join(pieces, successor, paths, contested, frames, colours, [state.colour for state in starts])
+    pauses = max(1, round(max_pause_s * fps)), max(1, round(max_hidden_s * fps))
+    known = None if colours is None else _uncovered(colours, frames)
+    origin = {(t, i): k for k, path in enumerate(paths) for t, i in path.items()}
+
+    def pieces_of(parts: Iterable[Path]) -> list[Piece]:
+        return [_piece(path, origin, frames, known) for path in sorted(parts, key=min)]
+
+    pieces = pieces_of(_cut(paths, frames))
+    joined = _join([piece for piece in pieces if piece.is_solid], frames, fps, pauses, MAX_COST)
+    left = _put_in([piece for piece in pieces if not piece.is_solid], joined, origin, frames, fps)
+    # Shards that fit nowhere are of somebody who is among others all along.
+    joined += _join(left, frames, fps, pauses, MAX_COST)
+    return _join(pieces_of(joined), frames, fps, pauses, MAX_COST_LATER)
 
 
-def _candidates(pieces: Sequence[Piece], contested: Sequence[set[int]], max_pause: int) -> Iterator[tuple[int, int]]:
-    """Pairs (a, b) of pieces, sorted by start, of which b may go on where a ends: the next of the same origin, and
-    those that start within the pause or, as people may embrace for long, within the overlap that a ends in."""
-    begins = [piece.start for piece in pieces]
-    following: dict[int, int] = {}
-    for a in reversed(range(len(pieces))):
-        piece = pieces[a]
-        latest = max(piece.end + max_pause, _run_after(piece, contested) + 1)
-        near = range(bisect.bisect_right(begins, piece.end), bisect.bisect_right(begins, latest))
-        own = following.get(piece.origin)
-        yield from ((a, b) for b in near)
-        if own is not None and own not in near:
-            yield a, own
-        following[piece.origin] = a
+# --- cutting -----------------------------------------------------------------------------------------------------
 
 
-def _cut(paths: Sequence[Path], frames: Sequence[FramePoses]) -> tuple[list[Piece], list[set[int]]]:
-    """The uncontested pieces of all paths, and for each path the frames in which others overlap it."""
-    owners: dict[int, list[int]] = {}
+@dataclass(frozen=True)
+class Piece:
+    """Detections that are one person.
+
+    Attributes:
+        path: the detections.
+        origins: of the first and the last, the number of the tracker's path that they are from.
+        clothes: median colours (6,); NaN where they are never seen.
+        starts_touching, ends_touching: whether another's box overlaps theirs in the first and in the last frame.
+    """
+
+    path: Path
+    origins: tuple[int, int]
+    clothes: Array
+    starts_touching: bool
+    ends_touching: bool
+
+    @property
+    def start(self) -> int:
+        """First frame."""
+        return min(self.path)
+
+    @property
+    def stop(self) -> int:
+        """One past the last frame."""
+        return max(self.path) + 1
+
+    @property
+    def is_solid(self) -> bool:
+        """Whether enough is known of it to say whose it is; also if nobody is near whose it could be."""
+        is_seen = len(self.path) >= COLOURED_FRAMES and bool(np.isfinite(self.clothes).all())
+        return len(self.path) >= SOLID_FRAMES or is_seen or not (self.starts_touching or self.ends_touching)
+
+
+def _piece(
+    path: Path,
+    origin: dict[tuple[int, int], int],
+    frames: Sequence[FramePoses],
+    colours: Sequence[Array] | None,
+) -> Piece:
+    path = dict(sorted(path.items()))
+    first, last = next(iter(path)), next(reversed(path))
+    clothes = np.full(6, np.nan)
+    if colours is not None:
+        seen = np.stack([colours[t][i] for t, i in path.items()])
+        known = np.isfinite(seen).any(0)
+        clothes[known] = np.nanmedian(seen[:, known], axis=0)
+
+    def is_touched(t: int) -> bool:
+        return bool((box_iou(frames[t].bbox[path[t]], frames[t].bbox) > TOUCHING_IOU).sum() > 1)
+
+    origins = origin[first, path[first]], origin[last, path[last]]
+    return Piece(path, origins, clothes, is_touched(first), is_touched(last))
+
+
+def _cut(paths: Sequence[Path], frames: Sequence[FramePoses]) -> Iterator[Path]:
+    """Stretches in which it is sure who is who: frame by frame the same body is near and any other far."""
+    followed: list[dict[int, int]] = [{} for _ in frames]  # detection -> path, in each frame
     for k, path in enumerate(paths):
-        for t in path:
-            owners.setdefault(t, []).append(k)
-    contested: list[set[int]] = [set() for _ in paths]
-    for t, present in owners.items():
-        boxes = frames[t].bbox[[paths[k][t] for k in present]]
-        for i, k in enumerate(present):
-            overlap = box_iou(boxes[i], boxes)
-            overlap[i] = 0
-            if overlap.max() > CONTESTED_IOU:
-                contested[k].add(t)
-    pieces = []
+        for t, i in path.items():
+            followed[t][i] = k
+    unsure = [
+        set(),
+        *(_unsure(*pair, *between) for pair, between in zip(pairwise(followed), pairwise(frames), strict=True)),
+    ]
     for k, path in enumerate(paths):
-        free = sorted(path.keys() - contested[k])
-        for run in _runs(free):
-            if len(run) < MIN_PIECE and not contested[k].isdisjoint((run[0] - 1, run[-1] + 1)):
-                contested[k].update(run)
-            else:
-                pieces.append(Piece({t: path[t] for t in run}, k))
-    return pieces, contested
-
-
-def _runs(times: list[int]) -> Iterator[list[int]]:
-    """Frames grouped so that each follows the one before."""
-    run: list[int] = []
-    for t in times:
-        if run and t != run[-1] + 1:
-            yield run
-            run = []
-        run.append(t)
-    if run:
+        run: Path = {}
+        for t in sorted(path):
+            if run and (t - 1 not in run or k in unsure[t]):
+                yield run
+                run = {}
+            run[t] = path[t]
         yield run
 
 
-def _run_after(piece: Piece, contested: Sequence[set[int]]) -> int:
-    """The last frame of the overlap that a piece ends in, or its own last frame."""
-    t = piece.end
-    while any((t + step) in contested[piece.origin] for step in (1, 2, 3)):
-        t += next(step for step in (1, 2, 3) if (t + step) in contested[piece.origin])
-    return t
+def _unsure(before: dict[int, int], now: dict[int, int], last: FramePoses, frame: FramePoses) -> set[int]:
+    """The paths that could as well go on with another's detection, or another with theirs."""
+    if len(before) < 2 and len(now) < 2:
+        return set()
+    rows, columns = list(before), list(now)
+    height = np.minimum(_heights(last)[rows][:, None], _heights(frame)[columns])
+    weight = np.minimum(last.keypoint_score[rows][:, None], frame.keypoint_score[columns]) + 1e-3
+    step = np.linalg.norm(last.keypoint[rows][:, None] - frame.keypoint[columns], axis=-1)
+    distance = (step * weight).sum(-1) / weight.sum(-1) / height
+    unsure = set()
+    for a, i in enumerate(rows):
+        b = next((b for b, j in enumerate(columns) if now[j] == before[i]), None)
+        if b is not None:
+            others = np.append(np.delete(distance[a], b), np.delete(distance[:, b], a))
+            if len(others) and others.min() < SURE_RATIO * distance[a, b]:
+                unsure.add(before[i])
+    return unsure
 
 
-def _state(piece: Piece, frames: Sequence[FramePoses], colours: Sequence[Array] | None, at_end: bool) -> _State:
-    times = sorted(piece.path)
-    times = times[-END_FRAMES:] if at_end else times[:END_FRAMES]
-    boxes = np.stack([frames[t].bbox[piece.path[t]] for t in times])
-    joints = np.stack([frames[t].keypoint[piece.path[t]] for t in times])
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    # Where trunks are, not boxes: an arm that is stretched out moves a box's centre.
-    hips = joints[:, [COCO.joints.index("left_hip"), COCO.joints.index("right_hip")]].mean(1)
-    centres[:, 0] = hips[:, 0]
-    height = float(np.median(boxes[:, 3] - boxes[:, 1]))
-    velocity = np.zeros(2)
-    if len(times) > 2:
-        velocity = np.polyfit(np.array(times) - times[0], centres, 1)[0]
-    posture = ((joints - centres[:, None]) / max(height, 1e-9)).mean(0)
-    colour = np.full(6, np.nan)
-    if colours is not None:
-        known = np.stack([colours[t][piece.path[t]] for t in times])
-        seen = np.isfinite(known).any(0)
-        colour[seen] = np.nanmedian(known[:, seen], axis=0)
-    return _State(centres[-1 if at_end else 0], velocity, height, posture, colour)
+def _heights(frame: FramePoses) -> Array:
+    return np.maximum(frame.bbox[:, 3] - frame.bbox[:, 1], 1e-9)
 
 
-def _cost(end: _State, start: _State, gap_s: float, fps: float) -> float:
-    """How badly a piece that starts fits to one that has ended, in body heights."""
-    height = (end.height + start.height) / 2
-    step = start.centre - end.centre
-    stays = np.linalg.norm(step)
-    goes_on = np.linalg.norm(step - (end.velocity + start.velocity) / 2 * min(gap_s, GOES_ON_S) * fps)
-    speed_change = np.linalg.norm(end.velocity - start.velocity) * fps / height
-    speed_weight = SPEED_WEIGHT * 0.5 ** (gap_s / SPEED_HALF_LIFE_S)
-    colour = _colour_difference(end.colour, start.colour[None])[0]
-    return float(
-        min(stays, goes_on) / height
-        + PAUSE_WEIGHT * gap_s
-        + speed_weight * min(speed_change, 2.0)
-        + POSE_WEIGHT * np.linalg.norm(end.posture - start.posture, axis=-1).mean()
-        + COLOUR_WEIGHT * colour
-        + SIZE_WEIGHT * abs(np.log(end.height / start.height))
+def _uncovered(colours: Sequence[Array], frames: Sequence[FramePoses]) -> list[Array]:
+    """The colours, NaN where the patch lies in the box of somebody nearer to the camera, who stands lower."""
+    known = []
+    for colour, frame in zip(colours, frames, strict=True):
+        axis = _body_axis(frame.keypoint)
+        centre = ((axis[:-1] + axis[1:]) / 2)[:, :, None]  # (2, N, 1, 2)
+        inside = ((centre >= frame.bbox[:, :2]) & (centre <= frame.bbox[:, 2:])).all(-1)  # (2, N, N)
+        covered = (inside & (frame.bbox[:, 3] > frame.bbox[:, 3, None])).any(-1)
+        known.append(np.where(covered.T.repeat(3, axis=1), np.nan, colour))
+    return known
+
+
+# --- joining -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _States:
+    """P pieces at their starts or ends: centre (P, 2) px, velocity (P, 2) px/s (NaN where a piece is too short to
+    tell), height (P,) px, posture (P, V, 2) heights."""
+
+    centre: Array
+    velocity: Array
+    height: Array
+    posture: Array
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece], frames: Sequence[FramePoses], fps: float, at_end: bool) -> _States:
+        """The states, averaged over a few frames."""
+        rows = []
+        for piece in pieces:
+            times = list(piece.path)[-END_FRAMES:] if at_end else list(piece.path)[:END_FRAMES]
+            boxes = np.stack([frames[t].bbox[piece.path[t]] for t in times])
+            joints = np.stack([frames[t].keypoint[piece.path[t]] for t in times])
+            centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+            # Where trunks are, not boxes: an arm that is stretched out moves a box's centre.
+            centres[:, 0] = _body_axis(joints)[1, :, 0]
+            height = max(float(np.median(boxes[:, 3] - boxes[:, 1])), 1e-9)
+            centre, velocity = centres.mean(0), np.full(2, np.nan)
+            if len(times) > 2:
+                time = (np.arange(len(times)) - (len(times) - 1) / 2) / fps
+                velocity = time @ centres / (time @ time)
+                centre = centre + velocity * time[-1 if at_end else 0]
+            rows.append((centre, velocity, height, ((joints - centres[:, None]) / height).mean(0)))
+        return cls(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def _join(
+    pieces: Sequence[Piece], frames: Sequence[FramePoses], fps: float, pauses: tuple[int, int], max_cost: float
+) -> list[Path]:
+    """Pieces, sorted by their starts, one after the other as fits best over all."""
+    if not pieces:
+        return []
+    successor = _assign(_link_costs(pieces, frames, fps, pauses, max_cost), len(pieces), max_cost)
+    chains = []
+    for a in sorted(set(range(len(pieces))) - set(successor)):
+        path = dict(pieces[a].path)
+        while (a := successor[a]) >= 0:
+            path.update(pieces[a].path)
+        chains.append(path)
+    return chains
+
+
+def _link_costs(
+    pieces: Sequence[Piece], frames: Sequence[FramePoses], fps: float, pauses: tuple[int, int], max_cost: float
+) -> dict[tuple[int, int], float]:
+    """What it costs that piece b goes on where a ends; links at ``max_cost`` and more are left out.
+
+    Args:
+        pieces: sorted by their starts.
+        frames: everybody in every frame.
+        fps: frames per second.
+        pauses: the longest from a to b, in frames, in the open and behind others.
+        max_cost: see above.
+    """
+    ends, starts = (_States.of(pieces, frames, fps, at_end) for at_end in (True, False))
+    begins = np.array([piece.start for piece in pieces])
+    clothes = np.stack([piece.clothes for piece in pieces])
+    touching = np.array([piece.starts_touching for piece in pieces])
+    origins = np.array([piece.origins[0] for piece in pieces])
+    costs = {}
+    for a, piece in enumerate(pieces):
+        b = np.arange(np.searchsorted(begins, piece.stop), np.searchsorted(begins, piece.stop + max(pauses)))
+        hidden = piece.ends_touching & touching[b]
+        near = begins[b] - piece.stop < np.where(hidden, pauses[1], pauses[0])
+        b, hidden = b[near], hidden[near]
+        gap_s = (begins[b] - piece.stop + 1) / fps
+        cost = _fit(ends, a, starts, b, gap_s) + np.where(hidden, HIDDEN_COST, PAUSE_COST) * gap_s
+        cost += _capped(_difference(piece.clothes, clothes[b]) / COLOUR_SD, COLOUR_CAP)
+        own = b[origins[b] == piece.origins[1]][:1]
+        # What the tracker linked itself is trusted, and never cut for nothing.
+        trusted = np.minimum(cost, max_cost - 1e-3) - TRACKER_BONUS * 0.5 ** (gap_s / TRUST_HALF_LIFE_S)
+        cost = np.maximum(np.where(np.isin(b, own), trusted, cost), 0)
+        costs.update({(a, int(k)): float(c) for k, c in zip(b, cost, strict=True) if c < max_cost})
+    return costs
+
+
+def _fit(ends: _States, a: int, starts: _States, b: Array, gap_s: Array) -> Array:
+    """How badly pieces that start fit to one that has ended, by the body alone: (B,)."""
+    height = (ends.height[a] + starts.height[b]) / 2
+    step = (starts.centre[b] - ends.centre[a]) / height[:, None]
+    velocity = np.stack([np.broadcast_to(ends.velocity[a], (len(b), 2)), starts.velocity[b]]) / height[:, None]
+    told = np.isfinite(velocity)
+    mean_velocity = np.where(told, velocity, 0).sum(0) / np.maximum(told.sum(0), 1)
+    sd = (POSITION_SD + POSITION_SD_PER_S * gap_s)[:, None] * [1, VERTICAL]
+    goes_on = (((step - mean_velocity * np.minimum(gap_s, GOES_ON_S)[:, None]) / sd) ** 2).sum(-1)
+    stopped = ((step / sd) ** 2).sum(-1) + STOPPED
+    turned = np.where(told.all(0)[:, 0], velocity[1, :, 0] - velocity[0, :, 0], 0)
+    posture = np.linalg.norm(starts.posture[b] - ends.posture[a], axis=-1).mean(-1)
+    return (
+        np.minimum(goes_on, stopped)
+        + _capped(turned / SPEED_SD, SPEED_CAP) * 0.5 ** (gap_s / SPEED_HALF_LIFE_S)
+        + _capped(np.log(starts.height[b] / ends.height[a]) / SIZE_SD, SIZE_CAP)
+        + _capped(posture / POSTURE_SD, POSTURE_CAP) * 0.5 ** (gap_s / POSTURE_HALF_LIFE_S)
     )
 
 
-def _colour_difference(colour: Array, others: Array) -> Array:
+def _capped(deviation: Array, cap: float) -> Array:
+    return np.minimum(deviation**2, cap)
+
+
+def _difference(colour: Array, others: Array) -> Array:
     """Mean absolute difference of (6,) to (N, 6), over what is known of both: (N,); 0 where nothing is."""
     difference = np.abs(others - colour)
     known = np.isfinite(difference)
     return np.where(known, difference, 0).sum(1) / np.maximum(known.sum(1), 1)
 
 
-def _assign(costs: Mapping[tuple[int, int], float], num_pieces: int) -> list[int]:
-    """The successor of each piece, or -1: the assignment with the lowest sum of costs.
+def _assign(costs: dict[tuple[int, int], float], num_pieces: int, alone_cost: float) -> list[int]:
+    """The successor of each piece, or -1: the assignment with the lowest sum; to have none costs ``alone_cost``."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-    Pieces that no chain of candidates connects don't matter to each other, so each connected group is solved alone.
-    """
-    group = list(range(num_pieces))
-
-    def root(k: int) -> int:
-        while group[k] != k:
-            group[k] = group[group[k]]
-            k = group[k]
-        return k
-
-    # A piece plays two parts, ending and starting; only candidates with an end or a start in common compete.
-    by_end: dict[int, list[int]] = {}
-    starts_of: dict[int, int] = {}
-    for a, b in costs:
-        by_end.setdefault(a, []).append(b)
-        starts_of.setdefault(b, a)
-        group[root(a)] = root(starts_of[b])
-    members: dict[int, list[int]] = {}
-    for a in by_end:
-        members.setdefault(root(a), []).append(a)
-    successor = [-1] * num_pieces
-    for rows in members.values():
-        columns = sorted({b for a in rows for b in by_end[a]})
-        table = np.full((len(rows), len(columns)), 1e6)
-        for i, a in enumerate(rows):
-            for b in by_end[a]:
-                table[i, columns.index(b)] = costs[a, b] + TRACKER_BONUS
-        _, chosen, _ = lap.lapjv(table, extend_cost=True, cost_limit=MAX_COST + TRACKER_BONUS)
-        for a, k in zip(rows, chosen, strict=True):
-            if k >= 0 and (a, columns[k]) in costs:
-                successor[a] = columns[k]
-    return successor
+    # To the right of the pieces stands, for each, the choice to have no successor.
+    alone = [(a, num_pieces + a) for a in range(num_pieces)]
+    rows, columns = np.array([*costs, *alone]).T
+    values = np.array([*costs.values(), *[alone_cost] * num_pieces]) + 1e-6  # zero would be no entry
+    table = coo_array((values, (rows, columns)), shape=(num_pieces, 2 * num_pieces)).tocsr()
+    _, chosen = min_weight_full_bipartite_matching(table)
+    return [int(b) if b < num_pieces else -1 for b in chosen]
 
 
-def _join(
-    pieces: Sequence[Piece],
-    successor: Sequence[int],
-    paths: Sequence[Path],
-    contested: Sequence[set[int]],
+# --- shards ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """Frames in which a person is not seen, their boxes (4,) before and after, and whom the tracker took them for."""
+
+    start: int
+    stop: int
+    path: Path
+    before: Array
+    after: Array
+    origins: tuple[int, ...]
+
+    def miss(self, piece: Piece, frames: Sequence[FramePoses]) -> float:
+        """How far a piece's boxes are from the way through the gap, in heights."""
+        part = (np.array(list(piece.path)) - self.start + 1)[:, None] / (self.stop - self.start + 1)
+        expected = self.before + (self.after - self.before) * part
+        boxes = np.stack([frames[t].bbox[i] for t, i in piece.path.items()])
+        miss = np.abs(boxes - expected).mean() / max((boxes[:, 3] - boxes[:, 1]).mean(), 1e-9)
+        return float(miss * (TRACKER_MISS if piece.origins[0] in self.origins else 1))
+
+
+def _put_in(
+    shards: Sequence[Piece],
+    paths: list[Path],
+    origin: dict[tuple[int, int], int],
     frames: Sequence[FramePoses],
-    colours: Sequence[Array] | None,
-    piece_colours: Sequence[Array],
-) -> list[Path]:
-    """Chain the pieces and hand the contested detections out among them."""
-    colour_of = {id(piece): colour for piece, colour in zip(pieces, piece_colours, strict=True)}
-    pool = {(t, paths[k][t]): k for k, times in enumerate(contested) for t in times if t in paths[k]}
-    chains: list[list[Piece]] = []
-    starts = set(range(len(pieces))) - set(successor)
-    for a in sorted(starts):
-        chain = [pieces[a]]
-        while (a := successor[a]) >= 0:
-            chain.append(pieces[a])
-        chains.append(chain)
-    joined = [{t: i for piece in chain for t, i in piece.path.items()} for chain in chains]
+    fps: float,
+) -> list[Piece]:
+    """Put shards, the longest first, into the gaps of the paths that they fit into best; those that fit into none."""
+    gaps: list[_Gap] = []
+    reach = max(1, round(OPEN_END_S * fps))
 
-    def take(path: Path, t: int, i: int) -> None:
-        path[t] = i
-        del pool[t, i]
+    def add(start: int, stop: int, path: Path, before: int | None, after: int | None) -> None:
+        known = [(t, path[t]) for t in (before, after) if t is not None]
+        boxes = [frames[t].bbox[i] for t, i in known]
+        if start < stop:
+            gap = _Gap(start, stop, path, boxes[0], boxes[-1], tuple(origin[end] for end in known))
+            bisect.insort(gaps, gap, key=lambda gap: gap.start)
 
-    # First what the tracker itself had between two pieces or at an end of the same origin, ...
-    for chain, path in zip(chains, joined, strict=True):
-        for before, after in zip((None, *chain), (*chain, None), strict=True):
-            if before and after and before.origin != after.origin:
-                continue
-            first = before.end + 1 if before else 0
-            last = after.start if after else len(frames)
-            origin = (before or after).origin  # type: ignore[union-attr]
-            for t in range(first, last):
-                i = paths[origin].get(t)
-                if i is not None and pool.get((t, i)) == origin:
-                    take(path, t, i)
-    # ... then, where identities were swapped back, what lies on the way from one piece to the next and looks the same.
-    wanted: dict[int, list[tuple[Path, Array, Array]]] = {}
-    for chain, path in zip(chains, joined, strict=True):
-        for before, after in pairwise(chain):
-            if before.origin != after.origin:
-                for t, box in _way(before, after, frames).items():
-                    wanted.setdefault(t, []).append((path, box, colour_of[id(after)]))
-    for t, expected in wanted.items():
-        free = [i for u, i in pool if u == t]
-        if not free:
+    for path in paths:
+        times = sorted(path)
+        add(times[0] - reach, times[0], path, None, times[0])
+        for before, after in pairwise(times):
+            add(before + 1, after, path, before, after)
+        add(times[-1] + 1, times[-1] + 1 + reach, path, times[-1], None)
+    longest = max((gap.stop - gap.start for gap in gaps), default=0)
+    left = []
+    for piece in sorted(shards, key=lambda piece: -len(piece.path)):
+        first = bisect.bisect_left(gaps, piece.stop - longest, key=lambda gap: gap.start)
+        last = bisect.bisect_right(gaps, piece.start, key=lambda gap: gap.start)
+        fitting = [gap for gap in gaps[first:last] if gap.stop >= piece.stop]
+        misses = [gap.miss(piece, frames) for gap in fitting]
+        if not misses or min(misses) > SHARD_MISS:
+            left.append(piece)
             continue
-        costs = np.stack([1 - box_iou(box, frames[t].bbox[free]) for _, box, _ in expected])
-        if colours is not None:
-            seen = colours[t][free]
-            costs += np.stack([_colour_difference(colour, seen) for *_, colour in expected]) * COLOUR_WEIGHT
-        _, chosen, _ = lap.lapjv(costs, extend_cost=True, cost_limit=1.0)
-        for (path, *_), k in zip(expected, chosen, strict=True):
-            if k >= 0:
-                take(path, t, free[int(k)])
-    # What is left belongs to paths that are contested all along: they stay as the tracker saw them.
-    rest: dict[int, Path] = {}
-    for (t, i), k in pool.items():
-        rest.setdefault(k, {})[t] = i
-    cut = {piece.origin for piece in pieces}
-    return joined + [path for k, path in rest.items() if k not in cut]
-
-
-def _way(before: Piece, after: Piece, frames: Sequence[FramePoses]) -> dict[int, Array]:
-    """The box (4,) that a person should have in each frame between two pieces."""
-    first = frames[before.end].bbox[before.path[before.end]]
-    last = frames[after.start].bbox[after.path[after.start]]
-    gap = after.start - before.end
-    return {before.end + k: first + (last - first) * (k / gap) for k in range(1, gap)}
+        gap = fitting[int(np.argmin(misses))]
+        gaps.remove(gap)
+        gap.path.update(piece.path)
+        is_open_before, is_open_after = gap.start - 1 not in gap.path, gap.stop not in gap.path
+        start = piece.start - reach if is_open_before else gap.start
+        stop = piece.stop + reach if is_open_after else gap.stop
+        add(start, piece.start, gap.path, None if is_open_before else gap.start - 1, piece.start)
+        add(piece.stop, stop, gap.path, piece.stop - 1, None if is_open_after else gap.stop)
+    return sorted(left, key=lambda piece: piece.start)
 
 
 def box_iou(box: Array, boxes: Array) -> Array:

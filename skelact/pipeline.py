@@ -18,6 +18,7 @@ import skelact
 from skelact.annotations import PICKLE_FPS, PICKLE_SUFFIXES, Annotation, open_annotations
 from skelact.answers import checked_granularity, predict_sequence
 from skelact.classifier import Classifier, check_takes_video
+from skelact.cleaning import Cleaning, clean_tracks
 from skelact.elan import to_eaf
 from skelact.errors import SkelactError
 from skelact.faces import find_faces
@@ -27,6 +28,7 @@ from skelact.persons import rank_tracks
 from skelact.pose import PoseModel, choose_pose_model
 from skelact.roi import Region, keep_inside
 from skelact.runner import Lost, run_tasks
+from skelact.shots import difference, find_cuts, thumbnail
 from skelact.skeleton import COCO, Layout, layout_of_joints
 from skelact.structures import (
     Array,
@@ -62,6 +64,7 @@ def estimate_poses(
     progress: bool = True,
     stride: int = 1,
     max_frames: int | None = None,
+    clean: bool = True,
 ) -> PoseSequence:
     """Find, track and rank everybody in a video.
 
@@ -72,6 +75,7 @@ def estimate_poses(
         progress: draw a bar on stderr, if that is a terminal.
         stride: pose every so many frames; the others are interpolated.
         max_frames: take no more; None for all.
+        clean: take outliers and jitter away (``cleaning.clean_track``).
 
     Returns:
         The sequence, its tracks ranked by ``persons.rank_tracks``; with none where nobody is there.
@@ -85,6 +89,8 @@ def estimate_poses(
     ids: list[Array] = []
     colours: list[Array] = []
     faces: list[Array] = []
+    differences: list[float] = []
+    before: Array | None = None
     time_s: list[float] = []
     total = min(info.num_frames or sys.maxsize, max_frames or sys.maxsize)
     with tqdm(
@@ -95,6 +101,9 @@ def estimate_poses(
     ) as bar:
         for frame in read_ahead(itertools.islice(read_frames(source), max_frames)):
             time_s.append(frame.time_s)
+            small = thumbnail(frame.image)
+            differences.append(0.0 if before is None else difference(before, small))
+            before = small
             if frame.index % stride == 0:
                 frames.append(pose_model.detect(frame))
                 ids.append(following.update(frames[-1], frame.image))
@@ -104,6 +113,8 @@ def estimate_poses(
             bar.update()
     mending = Mending(max_gap=max(1, round(Mending.max_gap / stride)))
     tracks = build_tracks(frames, ids, info.fps / stride, colours, mending)
+    if clean:
+        tracks = clean_tracks(tracks, info.fps / stride)
     times = np.array(time_s)
     tracks = tuple(stretch(track, stride, times) for track in tracks)
     return PoseSequence(
@@ -112,13 +123,25 @@ def estimate_poses(
         num_frames=len(times),
         layout=COCO.name,
         time_s=times,
-        provenance={**pose_model.provenance, "tracker": following.name, "stride": stride},
+        provenance={
+            **pose_model.provenance,
+            "tracker": following.name,
+            "stride": stride,
+            "cleaning": asdict(Cleaning()) if clean else None,
+        },
         faces=tuple(faces),
+        cuts_s=tuple(time_s[k] for k in find_cuts(differences)),
     )
 
 
-def annotation_sequence(path: str | Path, annotation: Annotation) -> PoseSequence:
-    """A sample of a pose pickle as a sequence; its persons keep their order, empty slots are left out."""
+def annotation_sequence(path: str | Path, annotation: Annotation, clean: bool = False) -> PoseSequence:
+    """A sample of a pose pickle as a sequence; its persons keep their order, empty slots are left out.
+
+    Args:
+        path: of the pickle.
+        annotation: the sample.
+        clean: take outliers and jitter away; published results are those of poses as they are.
+    """
     _, T, V, _ = annotation.keypoint.shape
     layout = layout_of_joints(V)
     fps = annotation.extra.get("fps") or PICKLE_FPS
@@ -139,6 +162,8 @@ def annotation_sequence(path: str | Path, annotation: Annotation) -> PoseSequenc
         for m, keypoint in enumerate(annotation.keypoint)
         if keypoint.any()
     )
+    if clean:
+        tracks = clean_tracks(tracks, fps)
     info = VideoInfo(f"{path}#{annotation.frame_dir}", annotation.img_shape or (1080, 1920), fps, T)
     return PoseSequence(
         info,
@@ -146,7 +171,7 @@ def annotation_sequence(path: str | Path, annotation: Annotation) -> PoseSequenc
         T,
         layout.name if layout else "unknown",
         time_s,
-        {"poses": Path(path).name},
+        {"poses": Path(path).name, **({"cleaning": asdict(Cleaning())} if clean else {})},
         annotation.label,
     )
 
@@ -162,6 +187,7 @@ class PredictSettings:
     pose_model: str
     device: str | None
     tracker: str
+    clean: bool | None
     fusion_weights: tuple[float, ...] | None
     stream: str | None
     layout: Layout | None
@@ -215,7 +241,8 @@ class Predictor:
                 check_takes_video(member.name, member.checkpoint.clips)
             probe_video(path)  # a file that is no video should not wait for the pose model
             self._pose_model = PoseModel(self.settings.pose_model, self.settings.device)
-        return estimate_poses(path, self._pose_model, self.settings.tracker, self.progress)
+        clean = self.settings.clean is not False
+        return estimate_poses(path, self._pose_model, self.settings.tracker, self.progress, clean=clean)
 
     def answer(self, path: Path, outputs: Mapping[str, Path] | None = None) -> Iterator[SourceResult]:
         """The results of one path: one for a video, one a sample for a pickle. Never raises SkelactError.
@@ -237,7 +264,7 @@ class Predictor:
                 if len(annotations) > 1:
                     name = f"{k:04d}_{sample.frame_dir.replace('/', '_')}"
                     own = {kind: out / f"{name}{OUTPUTS[kind]}" for kind, out in outputs.items()}
-                yield self._classify(path, annotation_sequence(path, sample), own)
+                yield self._classify(path, annotation_sequence(path, sample, self.settings.clean is True), own)
         except SkelactError as error:
             yield SourceResult(str(path), error=str(error))
         except Exception as error:
@@ -278,6 +305,7 @@ def predict(
     pose_model: str | Path = DEFAULT_POSE_MODEL,
     device: str | None = None,
     tracker: str = DEFAULT_TRACKER,
+    clean: bool | None = None,
     fusion_weights: Sequence[float] | None = None,
     stream: str | None = None,
     layout: Layout | None = None,
@@ -313,6 +341,7 @@ def predict(
         pose_model: anything that ultralytics' ``YOLO()`` takes, with 17 COCO keypoints.
         device: ``cuda``, ``mps``, ``cpu``; None chooses.
         tracker: one of ``tracking.TRACKERS`` or a YAML file.
+        clean: take outliers and jitter out of the poses; None does so with those of videos, not with those of pickles.
         fusion_weights: one for each model.
         stream, layout, class_names: what a foreign checkpoint does not tell itself.
         classes: score only these.
@@ -348,6 +377,7 @@ def predict(
         pose_model=str(pose_model),
         device=device,
         tracker=tracker,
+        clean=clean,
         fusion_weights=None if fusion_weights is None else tuple(fusion_weights),
         stream=stream,
         layout=layout,
@@ -383,6 +413,7 @@ def predict(
         told = {
             "pose_model": str(pose_model),
             "tracker": tracker,
+            "clean": clean,
             "device": predictor.classifier.device,
             "clips": clips,
             "unknown_below": predictor.unknown_below,

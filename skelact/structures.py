@@ -123,6 +123,7 @@ class PoseSequence:
         label: the class index, where one is known.
         faces: for each frame (N, 3), x, y and radius in pixels of the head of everybody found in it, tracked or not;
             empty where there is no picture.
+        cuts_s: when the video cuts to another shot.
     """
 
     info: VideoInfo
@@ -133,6 +134,7 @@ class PoseSequence:
     provenance: dict[str, Any] = field(default_factory=dict)
     label: int | None = None
     faces: tuple[Array, ...] = ()
+    cuts_s: tuple[float, ...] = ()
 
     @property
     def duration_s(self) -> float:

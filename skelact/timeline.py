@@ -11,13 +11,14 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from tqdm import tqdm
 
 from skelact.calibration import UNKNOWN
 from skelact.errors import SkelactError
-from skelact.structures import Array, PoseSequence, Prediction, Timeline
+from skelact.structures import Array, PoseSequence, Prediction, Timeline, Track
 from skelact.windows import STEP_S, SUBJECTS, WINDOW_S, Scorer, check_windows, extent, lay_windows, score_windows
 
 Subject = tuple[int, ...]
@@ -290,9 +291,8 @@ def make_timelines(
     """
     settings = settings or TimelineSettings()
     grid = ScoreGrid(settings.step_s)
-    windows = list(
-        lay_windows(sequence.tracks, classifier.num_person, settings.window_s, settings.step_s, settings.subjects)
-    )
+    pieces = [piece for track in sequence.tracks for piece in _by_shot(track, sequence.cuts_s)]
+    windows = list(lay_windows(pieces, classifier.num_person, settings.window_s, settings.step_s, settings.subjects))
     disable = None if progress else True
     with tqdm(desc="windows", total=len(windows), unit=" windows", disable=disable, leave=False) as bar:
         waiting = iter(windows)
@@ -301,7 +301,11 @@ def make_timelines(
             for window, row in zip(batch, scores, strict=True):
                 grid.add(window.track_ids, window.start_s, window.stop_s, row)
             bar.update(len(batch))
-    extents = {window.track_ids: extent(window.tracks) for window in windows}
+    extents: dict[Subject, tuple[float, float]] = {}
+    for window in windows:
+        first, last = extents.get(window.track_ids, (math.inf, -math.inf))
+        start_s, stop_s = extent(window.tracks)
+        extents[window.track_ids] = min(first, start_s), max(last, stop_s)
     segments, timelines = [], []
     for subject in grid.subjects:
         segmenter = Segmenter(class_names, settings)
@@ -319,6 +323,15 @@ def make_timelines(
     segments.sort(key=lambda segment: (segment.start_s, [rank[track_id] for track_id in segment.track_ids]))
     timelines.sort(key=lambda timeline: [rank[track_id] for track_id in timeline.track_ids])
     return tuple(segments), tuple(timelines)
+
+
+def _by_shot(track: Track, cuts_s: Sequence[float]) -> list[Track]:
+    """A track in pieces, so that no window looks across a cut."""
+    if not cuts_s:
+        return [track]
+    borders = [0, *np.searchsorted(track.time_s, np.array(cuts_s) - 1e-6).tolist(), track.num_frames]
+    pieces = [track.cut(first, last) for first, last in pairwise(borders) if last > first]
+    return [piece for piece in pieces if piece.present.any()]
 
 
 def _segment(

@@ -31,7 +31,9 @@ class Mending:
     Attributes:
         max_gap: holes shorter than this many frames are interpolated; longer ones stay empty.
         max_pause_s: somebody who is gone for longer comes back as somebody new.
+        max_hidden_s: the same for somebody whom others may hide.
         min_track_s: shorter tracks are ghosts (in short videos: shorter than a quarter of the video).
+        min_presence: so are those that are seen in a smaller share of the time between their first and last frame.
         min_score: tracks whose mean box score is lower are ghosts.
         min_keypoint_score: so are those whose mean keypoint score is lower: a hand, a poster. The longest of them
             stays if nobody else is there.
@@ -42,7 +44,9 @@ class Mending:
 
     max_gap: int = 10
     max_pause_s: float = 3.0
+    max_hidden_s: float = 10.0
     min_track_s: float = 0.5
+    min_presence: float = 0.2
     min_score: float = 0.3
     min_keypoint_score: float = 0.2
     max_double_s: float = 1.5
@@ -134,7 +138,8 @@ def build_tracks(
                 paths.setdefault(int(number), {})[t] = detection
     found = sorted(paths.values(), key=lambda path: min(path))
     _recover_starts(found, frames)
-    found = relink(found, frames, colours, fps, mending.max_pause_s)
+    found = [path for path in found if _mean(path, frames, "keypoint_score") >= mending.min_keypoint_score] or found
+    found = relink(found, frames, colours, fps, mending.max_pause_s, mending.max_hidden_s)
     found = _without_ghosts(found, frames, fps, mending)
     found.sort(key=lambda path: (min(path), frames[min(path)].bbox[path[min(path)], 0]))
     return tuple(_to_track(k, path, frames, mending.max_gap) for k, path in enumerate(found, start=1))
@@ -156,18 +161,22 @@ def _recover_starts(paths: list[Path], frames: Sequence[FramePoses]) -> None:
             taken.add((start, path[start]))
 
 
+def _mean(path: Path, frames: Sequence[FramePoses], field: str) -> float:
+    return float(np.mean([getattr(frames[t], field)[i].mean() for t, i in path.items()]))
+
+
 def _without_ghosts(paths: list[Path], frames: Sequence[FramePoses], fps: float, mending: Mending) -> list[Path]:
     """Those that last, whose boxes are sure, and whose joints are seen."""
 
-    def mean(path: Path, field: str) -> float:
-        return float(np.mean([getattr(frames[t], field)[i].mean() for t, i in path.items()]))
-
     min_length = min(mending.min_track_s * fps, len(frames) / 4)
-    sure = [path for path in paths if len(path) >= min_length and mean(path, "bbox_score") >= mending.min_score]
-    posed = [path for path in sure if mean(path, "keypoint_score") >= mending.min_keypoint_score]
+    lasting = [
+        path for path in paths if len(path) >= max(min_length, mending.min_presence * (max(path) - min(path) + 1))
+    ]
+    sure = [path for path in lasting if _mean(path, frames, "bbox_score") >= mending.min_score]
+    posed = [path for path in sure if _mean(path, frames, "keypoint_score") >= mending.min_keypoint_score]
 
     def is_double(path: Path) -> bool:
-        if len(path) >= mending.max_double_s * fps or mean(path, "keypoint_score") >= mending.min_double_score:
+        if len(path) >= mending.max_double_s * fps or _mean(path, frames, "keypoint_score") >= mending.min_double_score:
             return False
         longer = [other for other in posed if len(other) >= 4 * len(path)]
         return any(_share_inside(path, other, frames) > 0.75 for other in longer)

@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import drawn_people
 import numpy as np
@@ -203,6 +204,24 @@ def test_while_somebody_is_away_nothing_is_told() -> None:
     before, after = segments_of([track])[-2:]
     assert before.stop_s == pytest.approx(11, abs=1)
     assert after.start_s == pytest.approx(15, abs=1)
+
+
+def test_no_window_looks_across_a_cut() -> None:
+    """Then the change is where the cut is, and not where half of a window has passed it."""
+    track = raises_arms(15)
+    seen: list[tuple[float, float]] = []
+
+    class Notes(LooksAtWrists):
+        def scores_of(self, samples: Any, img_shape: Any, num_clips: int) -> Array:
+            seen.extend((float(keypoint[0, 0, 0, 1]), float(keypoint[0, -1, 0, 1])) for keypoint, _ in samples)
+            return super().scores_of(samples, img_shape, num_clips)
+
+    moved = replace(track, keypoint=np.where((track.time_s < 5)[:, None, None], track.keypoint, track.keypoint + 500))
+    sequence = replace(sequence_of([moved]), cuts_s=(5.0,))
+    segments, _ = make_timelines(sequence, Notes(), CLASSES)
+    assert all(abs(first - last) < 100 for first, last in seen)
+    assert segments[-1].stop_s == pytest.approx(12.0, abs=0.1), "and yet it is one person"
+    assert {segment.track_ids for segment in segments} == {(1,)}
 
 
 def test_nobody_gives_nothing() -> None:

@@ -1,0 +1,166 @@
+"""The command ``skelact live``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from skelact import cli_options
+from skelact.errors import SkelactError
+
+if TYPE_CHECKING:
+    from skelact.live_session import View
+
+
+@click.command()
+@click.argument("source", metavar="SOURCE")
+@click.option("--model", "models", multiple=True, metavar="NAME|PATH", help="As in predict. Default: ntu60-2d-joint.")
+@cli_options.fusion_weights
+@click.option("--pose-model", default="yolo26n-pose.pt", show_default=True, metavar="NAME|PATH", help="As in predict.")
+@cli_options.device
+@click.option("--tracker", default="bytetrack", show_default=True, metavar="NAME|PATH", help="As in predict.")
+@click.option("--clean/--no-clean", default=True, show_default=True, help="Smooth the joints (One-Euro filter).")
+@cli_options.window
+@cli_options.step
+@cli_options.min_duration
+@cli_options.subjects
+@click.option("--unknown-below", default="auto", show_default=True, metavar="SCORE|auto|off", help="As in predict.")
+@click.option("--classes", metavar="NAME,NAME,...", help="As in predict.")
+@cli_options.stream
+@cli_options.layout
+@click.option(
+    "--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop after so many seconds."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="How long a stream may not answer.",
+)
+@click.option("--reconnect/--no-reconnect", default=True, show_default=True, help="To a stream that broke off.")
+@click.option("--serve", metavar="HOST:PORT", help="Serve a page with the picture and the events.")
+@click.option("--token", metavar="TOKEN", help="Of the page. Default: none on this machine, else a random one.")
+@click.option("--show", is_flag=True, help="Show the picture in a window; q or Esc ends.")
+@click.option(
+    "--report-every",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds from one report on stderr to the next; 0 for none but the last.",
+)
+@click.option("--quiet", is_flag=True, help="No reports, no warnings.")
+def live(
+    source: str,
+    models: tuple[str, ...],
+    classes: str | None,
+    layout: str | None,
+    unknown_below: str,
+    window: list[float] | None,
+    step: float,
+    min_duration: float,
+    duration: float | None,
+    timeout: float,
+    serve: str | None,
+    token: str | None,
+    show: bool,
+    report_every: float,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Tell what people do as they do it.
+
+    SOURCE is the index of a camera (0), the address of a stream (rtsp://, http://) or a video file, which plays at its
+    own rate. Each line on stdout is a JSON object: an action that starts or ends, with its time, people and score.
+    Frames that can't be looked at in time are dropped. Ctrl-C ends.
+
+    \b
+    Examples:
+        skelact live 0 --show
+        skelact live rtsp://camera/stream --serve 127.0.0.1:8000
+    """
+    if (
+        show
+        and sys.platform.startswith("linux")
+        and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    ):
+        raise SkelactError("--show: expected a screen, found none; --serve 127.0.0.1:8000 shows it in a browser")
+    if quiet:
+        logging.getLogger("skelact").setLevel(logging.ERROR)
+    from skelact import live_session as library
+    from skelact.live_page import LivePage, draw, parse_address
+    from skelact.skeleton import load_layout
+
+    viewers: list[Callable[[Callable[[], View]], None]] = []
+
+    def on_frame(view: Callable[[], View]) -> None:
+        for viewer in viewers:
+            viewer(view)
+
+    with ExitStack() as stack:
+        page = stack.enter_context(LivePage(*parse_address(serve), token)) if serve else None
+        if page:
+            viewers.append(page.show)
+            click.echo(f"serving on {page.url}", err=True)
+        session = library.live(
+            source,
+            models or library.DEFAULT_MODEL,
+            classes=[name.strip() for name in classes.split(";" if ";" in classes else ",")] if classes else None,
+            layout=load_layout(layout) if layout else None,
+            unknown_below=_threshold(unknown_below),
+            window_s=window,
+            step_s=step,
+            min_duration_s=min_duration,
+            duration_s=duration,
+            timeout_s=timeout,
+            on_frame=on_frame,
+            **options,
+        )
+        if show:
+            viewers.append(lambda view: _show(draw(view()), session))
+        told_s = time.monotonic()
+
+        def report(view: Any) -> None:
+            nonlocal told_s
+            if report_every and not quiet and time.monotonic() - told_s >= report_every:
+                told_s = time.monotonic()
+                click.echo(str(session.report), err=True)
+
+        viewers.append(report)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, lambda *_: session.stop()))
+        for event in session:
+            content = library.event_json(event)
+            click.echo(json.dumps(content, ensure_ascii=False))
+            if page:
+                page.tell(content)
+        if not quiet:
+            click.echo(str(session.report), err=True)
+
+
+def _threshold(value: str) -> float | str | None:
+    if value in ("auto", "off"):
+        return value if value == "auto" else None
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter(f"--unknown-below: expected a score in [0, 1], auto or off, found {value!r}") from None
+
+
+def _show(image: Any, session: Any) -> None:
+    import cv2
+
+    cv2.imshow("skelact live", image)
+    if cv2.waitKey(1) & 0xFF in (ord("q"), 27):
+        session.stop()

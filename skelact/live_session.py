@@ -1,0 +1,336 @@
+"""Who does what, as it happens: events from a camera, a stream or a video that plays.
+
+In constant memory: of each person, only the poses of the last window are kept.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skelact.classifier import Classifier, check_takes_video
+from skelact.cleaning import OneEuro
+from skelact.errors import SkelactError
+from skelact.persons import rank_tracks
+from skelact.pipeline import DEFAULT_MODEL, DEFAULT_POSE_MODEL
+from skelact.pose import PoseModel
+from skelact.skeleton import COCO, Layout
+from skelact.streams import TIMEOUT_S, LatestFrames
+from skelact.structures import Array, Frame, FramePoses, PoseSequence, Track, VideoInfo
+from skelact.timeline import MIN_DURATION_S, NO_SUBJECT_S, Event, ScoreGrid, Segmenter, Subject, TimelineSettings
+from skelact.tracking import DEFAULT_TRACKER, Tracker
+from skelact.windows import STEP_S, score_windows, windows_until
+
+SCHEMA_VERSION = 1
+LATENCIES = 10_000  # of so many windows the median and the percentile are told
+ASSUMED_FPS = 25.0  # of a stream, by which trackers count how long somebody may be lost
+MIN_BBOX_SCORE = 0.3  # of somebody's mean box; who is less sure is nobody
+
+
+@dataclass(frozen=True)
+class LiveReport:
+    """How a live run goes.
+
+    Attributes:
+        duration_s: since the first frame.
+        num_read: frames that the source gave.
+        num_seen: frames that were looked at.
+        num_dropped: frames that were dropped, as a newer one was there.
+        num_reconnects: how often the stream came back.
+        num_windows: how many were classified.
+        latency_s: from the end of a window to its label, median and 95th percentile of the latest 10,000 windows; NaN
+            where there were none.
+    """
+
+    duration_s: float
+    num_read: int
+    num_seen: int
+    num_dropped: int
+    num_reconnects: int
+    num_windows: int
+    latency_s: tuple[float, float]
+
+    def __str__(self) -> str:
+        median, p95 = self.latency_s
+        return (
+            f"{self.duration_s:.1f} s: {self.num_seen} frames seen ({self.num_seen / max(self.duration_s, 1e-3):.1f} a "
+            f"second), {self.num_dropped} dropped, {self.num_reconnects} reconnects; {self.num_windows} windows, from "
+            f"a window's end to its label {median:.3f} s (median), {p95:.3f} s (95 %)"
+        )
+
+
+@dataclass(frozen=True)
+class View:
+    """What can be shown of a moment.
+
+    Attributes:
+        frame: the picture.
+        sequence: everybody in it.
+        captions: class and score by track ids.
+    """
+
+    frame: Frame
+    sequence: PoseSequence
+    captions: dict[Subject, str]
+
+
+class _Ring:
+    """The latest poses of one person, smoothed."""
+
+    def __init__(self, track_id: int) -> None:
+        self.track_id = track_id
+        self.poses: deque[tuple[int, float, Array, Array, Array, float]] = deque()
+        self._smooth = OneEuro()
+
+    def add(self, index: int, poses: FramePoses, n: int, keep_s: float, is_smoothed: bool) -> None:
+        """Take the n-th detection of a frame, and forget what is older than ``keep_s``."""
+        keypoint, score, bbox = poses.keypoint[n], poses.keypoint_score[n], poses.bbox[n]
+        if is_smoothed:
+            keypoint = self._smooth(poses.time_s, keypoint, score, max(float(bbox[3] - bbox[1]), 1.0))
+        self.poses.append((index, poses.time_s, keypoint, score, bbox, float(poses.bbox_score[n])))
+        while self.poses[-1][1] - self.poses[0][1] > keep_s:
+            self.poses.popleft()
+
+    def track(self, times: dict[int, float]) -> Track:
+        """As a track on consecutive frames.
+
+        Args:
+            times: seconds of the latest frames, by their index.
+        """
+        first, last = self.poses[0][0], self.poses[-1][0]
+        T, V = last - first + 1, len(self.poses[0][3])
+        keypoint, score = np.zeros((T, V, 2), np.float32), np.zeros((T, V), np.float32)
+        bbox, bbox_score = np.zeros((T, 4), np.float32), np.zeros(T, np.float32)
+        for index, _, joints, joint_score, box, box_score in self.poses:
+            k = index - first
+            keypoint[k], score[k], bbox[k], bbox_score[k] = joints, joint_score, box, box_score
+        time_s = np.array([times[index] for index in range(first, last + 1)])
+        return Track(self.track_id, first, time_s, keypoint, score, bbox, bbox_score)
+
+
+class LiveSession:
+    """Runs live; iterate over it to get the events.
+
+    Args:
+        source: index of a camera, address of a stream, or a video file.
+        estimator: the pose model.
+        classifier: the networks.
+        settings: of windows and segments.
+        tracker: one of ``tracking.TRACKERS`` or a YAML file.
+        clean: smooth the joints (``cleaning.OneEuro``).
+        duration_s: stop after so long; None for the end of the source.
+        timeout_s, reconnect: as for ``streams.LatestFrames``.
+        on_frame: called after each frame, with a function that gives what can be shown of it.
+    """
+
+    def __init__(
+        self,
+        source: str | int | Path,
+        estimator: PoseModel,
+        classifier: Classifier,
+        settings: TimelineSettings,
+        tracker: str = DEFAULT_TRACKER,
+        clean: bool = True,
+        duration_s: float | None = None,
+        timeout_s: float = TIMEOUT_S,
+        reconnect: bool = True,
+        on_frame: Callable[[Callable[[], View]], None] | None = None,
+    ) -> None:
+        for member in classifier.members:
+            check_takes_video(member.name, member.checkpoint.clips)
+        self.source, self.classifier, self.settings = source, classifier, settings
+        self._estimator, self._tracker, self._clean = estimator, Tracker(tracker, ASSUMED_FPS), clean
+        self._duration_s = math.inf if duration_s is None else duration_s
+        self._on_frame = on_frame
+        self._frames = LatestFrames(source, timeout_s, reconnect)
+        self._segmenter = Segmenter(classifier.scored_names, settings)
+        self._grid = ScoreGrid(settings.step_s)
+        self._rings: dict[int, _Ring] = {}
+        self._times: dict[int, float] = {}  # of the latest frames that were looked at
+        self._keep_s = max(settings.window_s) + settings.step_s
+        self._last_seen: dict[Subject, float] = {}  # when a subject was last classified
+        self._num_seen = self._num_windows = self._num_steps = 0
+        self._latencies: deque[float] = deque(maxlen=LATENCIES)
+
+    def stop(self) -> None:
+        """End soon; from another thread or a signal handler."""
+        self._frames.stop()
+
+    @property
+    def report(self) -> LiveReport:
+        """How it goes so far."""
+        found = np.array(self._latencies)
+        median, p95 = np.percentile(found, (50, 95)) if len(found) else (math.nan, math.nan)
+        frames = self._frames
+        counts = (frames.num_read, self._num_seen, frames.num_dropped, frames.num_reconnects, self._num_windows)
+        return LiveReport(frames.now_s(), *counts, (float(median), float(p95)))
+
+    def __iter__(self) -> Iterator[Event]:
+        """What begins and ends, as it does; what goes on ends with the session.
+
+        Raises:
+            SkelactError: the source can't be opened, or gives no frame in time.
+        """
+        with self._frames:
+            for frame in self._frames:
+                self._see(frame)
+                if frame.time_s >= (self._num_steps + 1) * self.settings.step_s:
+                    yield from self._step(frame)
+                if frame.time_s >= self._duration_s:
+                    break
+        for subject in self._grid.subjects:
+            yield from self._feed(subject, math.inf)
+        yield from self._segmenter.close_all()
+
+    def _see(self, frame: Frame) -> None:
+        """Find and follow everybody in a frame."""
+        index, self._num_seen = self._num_seen, self._num_seen + 1
+        poses = self._estimator.detect(frame)
+        self._times[index] = frame.time_s
+        for track_id, n in zip(self._tracker.update(poses, frame.image), range(len(poses.bbox)), strict=True):
+            if track_id:
+                ring = self._rings.setdefault(int(track_id), _Ring(int(track_id)))
+                ring.add(index, poses, n, self._keep_s, self._clean)
+        oldest_s = frame.time_s - self._keep_s
+        self._rings = {k: ring for k, ring in self._rings.items() if ring.poses[-1][1] >= oldest_s}
+        needed = min((ring.poses[0][0] for ring in self._rings.values()), default=index)
+        self._times = {k: time_s for k, time_s in self._times.items() if k >= needed}
+        self._img_shape = frame.image.shape[:2]
+        if self._on_frame:
+            self._on_frame(lambda: self._view(frame, index))
+
+    def _step(self, frame: Frame) -> list[Event]:
+        """Classify the windows that stop at the latest step of time that this frame has passed."""
+        self._num_steps = int(frame.time_s / self.settings.step_s)
+        now_s = self._num_steps * self.settings.step_s
+        tracks = [ring.track(self._times) for ring in self._rings.values()]
+        tracks = [track for track in tracks if _mean_score(track) >= MIN_BBOX_SCORE]
+        ranked = rank_tracks(tracks, self._img_shape, max(len(self._times), 1))
+        settings = self.settings
+        windows = windows_until(ranked, now_s, self.classifier.num_person, settings.window_s, settings.subjects)
+        if windows:
+            scores = score_windows(windows, self.classifier, self._img_shape)
+            for window, row in zip(windows, scores, strict=True):
+                self._grid.add(window.track_ids, window.start_s, window.stop_s, row)
+                self._last_seen[window.track_ids] = now_s
+        # Steps until the middle of the longest window: later windows add nothing but their ends to them.
+        events = [
+            event
+            for subject in self._grid.subjects
+            for event in self._feed(subject, now_s - max(settings.window_s) / 2)
+        ]
+        for subject, seen_s in list(self._last_seen.items()):
+            if now_s - seen_s > NO_SUBJECT_S:
+                events += [*self._feed(subject, math.inf), *self._segmenter.close(subject)]
+                self._grid.forget(subject)
+                del self._last_seen[subject]
+        if windows:
+            self._num_windows += len(windows)
+            self._latencies.extend([self._frames.now_s() - now_s] * len(windows))
+        return events
+
+    def _feed(self, subject: Subject, until_s: float) -> list[Event]:
+        cells = self._grid.pop(subject, until_s)
+        return [
+            event for cell in cells for event in self._segmenter.feed(subject, cell.start_s, cell.stop_s, cell.scores)
+        ]
+
+    def _view(self, frame: Frame, index: int) -> View:
+        tracks = []
+        for ring in self._rings.values():
+            if ring.poses[-1][0] == index:
+                _, time_s, keypoint, score, bbox, bbox_score = ring.poses[-1]
+                values = keypoint[None], score[None], bbox[None], np.array([bbox_score], np.float32)
+                tracks.append(Track(ring.track_id, 0, np.array([time_s]), *values))
+        info = VideoInfo(str(self.source), self._img_shape, ASSUMED_FPS, 0)
+        sequence = PoseSequence(info, tuple(tracks), 1, COCO.name, np.array([frame.time_s]))
+        now = self._segmenter.open_segments()
+        return View(frame, sequence, {who: f"{event.class_name} {event.score:.2f}" for who, event in now.items()})
+
+
+def _mean_score(track: Track) -> float:
+    assert track.bbox_score is not None
+    return float(track.bbox_score[track.present].mean()) if track.present.any() else 0.0
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """One event as the command writes it: a line of JSON."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "event": event.kind,
+        "start_s": round(event.start_s, 3),
+        "stop_s": round(event.stop_s, 3),
+        "track_ids": list(event.subject),
+        "class_name": event.class_name,
+        "score": round(event.score, 4),
+        "time": time.time(),
+    }
+
+
+def live(
+    source: str | int | Path,
+    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
+    *,
+    pose_model: str | Path = DEFAULT_POSE_MODEL,
+    device: str | None = None,
+    tracker: str = DEFAULT_TRACKER,
+    fusion_weights: Sequence[float] | None = None,
+    stream: str | None = None,
+    layout: Layout | None = None,
+    class_names: tuple[str, ...] | None = None,
+    classes: Sequence[str] | None = None,
+    unknown_below: float | str | None = "auto",
+    window_s: Sequence[float] | None = None,
+    step_s: float = STEP_S,
+    min_duration_s: float = MIN_DURATION_S,
+    subjects: str = "both",
+    clean: bool = True,
+    duration_s: float | None = None,
+    timeout_s: float = TIMEOUT_S,
+    reconnect: bool = True,
+    on_frame: Callable[[Callable[[], View]], None] | None = None,
+) -> LiveSession:
+    """Tell what people do as they do it.
+
+        for event in skelact.live("rtsp://camera/stream"):
+            print(event.kind, event.subject, event.class_name)
+
+    Args:
+        source: index of a camera, address of a stream (RTSP, HTTP), or a video file, which plays at its own rate.
+        model, pose_model, device, tracker, fusion_weights, stream, layout, class_names, classes, unknown_below: as for
+            ``predict``.
+        window_s, step_s, min_duration_s, subjects: as for ``predict``.
+        clean: smooth the joints.
+        duration_s: stop after so many seconds; None for the end of the source.
+        timeout_s: how long a stream may not answer.
+        reconnect: connect again to a stream that broke off.
+        on_frame: called after each frame with a function that gives what can be shown of it.
+
+    Returns:
+        A session, whose iterator gives the events; its ``report`` tells of frames dropped and of latency.
+
+    Raises:
+        SkelactError: a model can't be loaded; while it runs: the source can't be opened.
+    """
+    models = [model] if isinstance(model, str | Path) else list(model)
+    classifier = Classifier(models, fusion_weights, stream, layout, class_names, classes, device)
+    if unknown_below == "auto":
+        threshold = classifier.unknown_below
+    elif unknown_below is None or isinstance(unknown_below, int | float):
+        threshold = unknown_below
+    else:
+        raise SkelactError(f'unknown_below: expected a score in [0, 1], "auto" or None, found {unknown_below!r}')
+    settings = TimelineSettings(
+        tuple(window_s or (classifier.window_s,)), step_s, min_duration_s, unknown_below=threshold, subjects=subjects
+    )
+    estimator = PoseModel(pose_model, device)
+    return LiveSession(
+        source, estimator, classifier, settings, tracker, clean, duration_s, timeout_s, reconnect, on_frame
+    )

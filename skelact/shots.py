@@ -1,0 +1,44 @@
+"""Where a video cuts from one shot to another.
+
+A cut is a frame that differs from the one before much more than its neighbours do from theirs, as in PySceneDetect's
+adaptive detector; a camera that pans, or a light that comes on slowly, makes neighbours differ likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from skelact.structures import Array
+
+SIZE = (32, 18)  # width and height in which pictures are compared: people who move hardly count
+MIN_DIFFERENCE = 15.0  # grey levels, of 256
+MIN_RATIO = 3.0  # to the mean difference of the neighbours
+NEIGHBOURS = 2  # on either side
+
+
+def thumbnail(image: Array) -> Array:
+    """A picture (H, W, 3) uint8, small enough to compare."""
+    return cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA)
+
+
+def difference(before: Array, after: Array) -> float:
+    """Of two thumbnails, in grey levels."""
+    return float(cv2.absdiff(before, after).mean())
+
+
+def find_cuts(differences: Sequence[float]) -> list[int]:
+    """The first frame of every shot but the first.
+
+    Args:
+        differences: of each frame to the one before; of the first, which has none, 0.
+    """
+    values = np.asarray(differences, float)
+    cuts = []
+    for k in np.flatnonzero(values >= MIN_DIFFERENCE).tolist():
+        around = np.concatenate([values[max(k - NEIGHBOURS, 1) : k], values[k + 1 : k + 1 + NEIGHBOURS]])
+        if values[k] >= MIN_RATIO * (around.mean() if len(around) else 0.0):
+            cuts.append(k)
+    return cuts

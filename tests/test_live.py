@@ -1,0 +1,259 @@
+"""Stories of a camera that runs: who does what is told as it happens, also after the stream broke off."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import drawn_people
+import numpy as np
+import pytest
+import stand_ins
+from click.testing import CliRunner
+from http_stream import HttpStream
+
+import skelact
+import skelact.live_session
+from skelact.cli import main
+from skelact.errors import SkelactError
+from skelact.live_page import LivePage, parse_address
+from skelact.streams import LatestFrames
+from skelact.structures import Frame, FramePoses
+
+FPS = 15.0
+SIZE = (160, 120)
+SMALL = {"window_s": (1.0,), "step_s": 0.25, "min_duration_s": 0.5, "unknown_below": None}
+OPTIONS = ["--window", "1", "--step", "0.25", "--min-duration", "0.5", "--unknown-below", "off"]
+
+
+@pytest.fixture(scope="module")
+def waving() -> list[tuple[Any, Any, Any]]:
+    scene = drawn_people.scene_of("wave", people=2)
+    return list(drawn_people.render(scene, 15, FPS, SIZE))
+
+
+class Waving:
+    """Stands for ``pose.PoseModel``: finds the two who wave in any picture, and takes its time."""
+
+    def __init__(self, waving: list[tuple[Any, Any, Any]], delay_s: float = 0.0) -> None:
+        self.waving, self.delay_s = waving, delay_s
+        self.provenance: dict[str, Any] = {}
+
+    def __call__(self, name: str, device: str | None = None) -> Waving:
+        return self
+
+    def detect(self, frame: Frame) -> FramePoses:
+        time.sleep(self.delay_s)
+        _, keypoint, bbox = self.waving[int(frame.time_s * FPS) % len(self.waving)]
+        scores = np.full((len(bbox), 17), 0.9, np.float32), bbox, np.full(len(bbox), 0.9, np.float32)
+        return FramePoses(frame.index, frame.time_s, keypoint, *scores)
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    return stand_ins.classifier_file(tmp_path / "model.safetensors")
+
+
+@pytest.fixture
+def camera(waving: list[tuple[Any, Any, Any]]) -> Iterator[HttpStream]:
+    with HttpStream([image for image, *_ in waving], FPS) as stream:
+        yield stream
+
+
+@pytest.fixture
+def estimator(waving: list[tuple[Any, Any, Any]], monkeypatch: pytest.MonkeyPatch) -> Waving:
+    found = Waving(waving)
+    monkeypatch.setattr(skelact.live_session, "PoseModel", found)
+    return found
+
+
+def test_people_in_a_stream_get_their_actions_while_they_act(
+    camera: HttpStream, classifier: Path, estimator: Waving
+) -> None:
+    session = skelact.live(camera.url, classifier, duration_s=4.0, **SMALL)
+    events = list(session)
+    begun = {event.subject for event in events if event.kind == "start"}
+    assert {(1,), (2,)} <= begun
+    assert len([e for e in events if e.kind == "end"]) == len([e for e in events if e.kind == "start"])
+    report = session.report
+    assert report.num_read >= 40
+    assert report.num_windows >= 16
+    assert 0 < report.latency_s[0] <= report.latency_s[1] < 1.0
+
+
+def test_who_is_too_slow_drops_frames_and_does_not_fall_behind(
+    camera: HttpStream, classifier: Path, estimator: Waving
+) -> None:
+    estimator.delay_s = 0.2
+    session = skelact.live(camera.url, classifier, duration_s=3.0, **SMALL)
+    list(session)
+    report = session.report
+    assert report.num_dropped > report.num_seen
+    assert report.num_seen + report.num_dropped <= report.num_read <= report.num_seen + report.num_dropped + 1
+    assert report.latency_s[0] < 1.0
+
+
+def test_a_stream_that_breaks_off_comes_back(camera: HttpStream, classifier: Path, estimator: Waving) -> None:
+    session = skelact.live(camera.url, classifier, duration_s=6.0, timeout_s=1.0, **SMALL)
+    threading.Timer(1.5, camera.cut).start()
+    threading.Timer(2.5, camera.restore).start()
+    events = list(session)
+    assert session.report.num_reconnects == 1
+    assert session.report.num_read > 45
+    assert max(event.stop_s for event in events) > 4.0, "there are events after the break"
+
+
+def test_memory_is_bounded(camera: HttpStream, classifier: Path, estimator: Waving) -> None:
+    session = skelact.live(camera.url, classifier, duration_s=4.0, **SMALL)
+    list(session)
+    assert all(len(ring.poses) <= (1.0 + 0.25) * FPS + 2 for ring in session._rings.values())
+    assert len(session._times) <= (1.0 + 0.25) * FPS + 2
+
+
+def test_a_video_plays_at_its_own_rate(tmp_path: Path) -> None:
+    film = stand_ins.film(tmp_path / "film.mp4", drawn_people.scene_of("wave"), seconds=1.0)
+    started_s = time.monotonic()
+    with LatestFrames(film.path) as frames:
+        seen = [frame.time_s for frame in frames]
+    assert 0.85 < time.monotonic() - started_s < 2.5
+    assert len(seen) > 5
+    assert 0.8 < seen[-1] < 1.5
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("silent", "no answer in 0.5 s"), ("rubbish", "expected a stream of pictures"), ("cut", "5XX")],
+)
+def test_a_stream_that_is_none_is_told_in_one_line(camera: HttpStream, path: str, message: str) -> None:
+    if path == "cut":
+        camera.cut()
+    started_s = time.monotonic()
+    with pytest.raises(SkelactError, match=message) as told, LatestFrames(camera.url + path, timeout_s=0.5) as frames:
+        list(frames)
+    assert "\n" not in str(told.value)
+    assert time.monotonic() - started_s < 5
+
+
+def test_a_camera_that_is_not_there(classifier: Path, estimator: Waving) -> None:
+    result = CliRunner().invoke(main, ["live", "77", "--model", str(classifier)])
+    assert result.exit_code == 1
+    assert "camera 77: expected a camera, found none" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_command_writes_json_lines_and_reports(camera: HttpStream, classifier: Path, estimator: Waving) -> None:
+    options = [*OPTIONS, "--duration", "3", "--report-every", "1"]
+    result = CliRunner().invoke(main, ["live", camera.url, "--model", str(classifier), *options])
+    assert result.exit_code == 0, result.stderr
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {event["event"] for event in events} == {"start", "end"}
+    assert all(event["schema_version"] == 1 and event["stop_s"] >= event["start_s"] for event in events)
+    assert all(event["class_name"] in stand_ins.CLASSES and 0 < event["score"] <= 1 for event in events)
+    assert len(result.stderr.splitlines()) >= 3
+    assert "(95 %)" in result.stderr.splitlines()[-1]
+
+
+def test_without_a_screen_there_is_no_window(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("other systems have a screen")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    result = CliRunner().invoke(main, ["live", "0", "--show"])
+    assert result.exit_code == 1
+    assert "expected a screen, found none" in result.stderr
+
+
+def test_ctrl_c_ends_what_goes_on(camera: HttpStream, classifier: Path, tmp_path: Path) -> None:
+    """In a process of its own, as signals are a process's; what it does when they come is the command's."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys; sys.path[:0] = sys.argv[1].split(',')\n"
+        "import drawn_people, skelact.live_session, test_live\n"
+        "from skelact.cli import main\n"
+        "waving = list(drawn_people.render(drawn_people.scene_of('wave', people=2), 15, 15.0, (160, 120)))\n"
+        "skelact.live_session.PoseModel = test_live.Waving(waving)\n"
+        "main(sys.argv[2:])\n"
+    )
+    here = Path(__file__).parent
+    paths = f"{here},{here.parent / 'scripts'}"
+    process = subprocess.Popen(
+        [sys.executable, str(program), paths, "live", camera.url, "--model", str(classifier), *OPTIONS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    os.kill(process.pid, signal.SIGINT)
+    rest, told = process.communicate(timeout=30)
+    assert process.returncode == 0, told
+    assert first["event"] == "start"
+    assert json.loads(rest.splitlines()[-1])["event"] == "end"
+    assert "Traceback" not in told
+
+
+# --- the page ----------------------------------------------------------------------------------------------------
+
+
+def fetch(url: str, size: int = 1 << 16, **headers: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+            return answer.status, answer.read(size)
+    except urllib.error.HTTPError as error:
+        return error.code, b""
+
+
+def test_the_page_shows_pictures_and_events(camera: HttpStream, classifier: Path, estimator: Waving) -> None:
+    with LivePage("127.0.0.1", 0) as page:
+        session = skelact.live(camera.url, classifier, duration_s=6.0, on_frame=page.show, **SMALL)
+        found: dict[str, tuple[int, bytes]] = {}
+        sizes = {"": 1 << 16, "video": 4000, "events": 120}
+
+        def look(name: str) -> None:
+            found[name] = fetch(page.url + name, sizes[name])
+
+        threads = [threading.Thread(target=look, args=(name,)) for name in sizes]
+        for thread in threads:
+            thread.start()
+        for event in session:
+            page.tell(skelact.live_session.event_json(event))
+        for thread in threads:
+            thread.join(timeout=10)
+    assert b"<h1>skelact live</h1>" in found[""][1]
+    assert b"image/jpeg" in found["video"][1]
+    assert b"\xff\xd8\xff" in found["video"][1]
+    assert b'data: {"schema_version": 1, "event": "start"' in found["events"][1]
+
+
+def test_the_page_answers_nobody_else() -> None:
+    with LivePage("127.0.0.1", 0) as page:
+        assert page.token is None
+        assert fetch(page.url)[0] == 200
+        assert fetch(page.url, Host="evil.example")[0] == 403, "a name that was made to point here"
+    with LivePage("0.0.0.0", 0) as page:
+        assert page.token
+        local = page.url.replace("0.0.0.0", "127.0.0.1")
+        assert fetch(local)[0] == 200
+        assert fetch(local.split("?")[0])[0] == 403
+        assert fetch(local + "x")[0] == 403
+
+
+def test_addresses_of_the_page() -> None:
+    assert parse_address("8000") == ("127.0.0.1", 8000)
+    assert parse_address("0.0.0.0:80") == ("0.0.0.0", 80)
+    assert parse_address("[::1]:80") == ("::1", 80)
+    for wrong in ("host", "host:port", "a:1:2", "host:99999", ":80"):
+        with pytest.raises(SkelactError, match="expected HOST:PORT"):
+            parse_address(wrong)
+    with LivePage("127.0.0.1", 0) as page, pytest.raises(SkelactError, match="cannot serve on"):
+        LivePage("127.0.0.1", page._server.server_address[1])
