@@ -22,6 +22,7 @@ import skelact
 SERVER = """
 import sys
 import gi
+from itertools import pairwise
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer
@@ -93,7 +94,7 @@ def main(
     finally:
         ended.set()
         servers[-1].kill()
-    pause_s, at_s = max((b - a, a) for a, b in zip(came, came[1:], strict=False))
+    pause_s, at_s = max((b - a, a) for a, b in pairwise(came))
     print(f"frames from {came[0]:.1f} to {came[-1]:.1f} s, the longest pause {pause_s:.1f} s, at {at_s:.1f} s")
     print(session.report)
     assert session.report.num_reconnects == 1

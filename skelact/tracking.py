@@ -139,6 +139,7 @@ def build_tracks(
     found = sorted(paths.values(), key=lambda path: min(path))
     _recover_starts(found, frames)
     found = [path for path in found if _mean(path, frames, "keypoint_score") >= mending.min_keypoint_score] or found
+    found = _without_doubles(found, found, frames, fps, mending, min_height=0.6)  # or they would be linked to somebody
     found = relink(found, frames, colours, fps, mending.max_pause_s, mending.max_hidden_s)
     found = _without_ghosts(found, frames, fps, mending)
     found.sort(key=lambda path: (min(path), frames[min(path)].bbox[path[min(path)], 0]))
@@ -175,13 +176,39 @@ def _without_ghosts(paths: list[Path], frames: Sequence[FramePoses], fps: float,
     sure = [path for path in lasting if _mean(path, frames, "bbox_score") >= mending.min_score]
     posed = [path for path in sure if _mean(path, frames, "keypoint_score") >= mending.min_keypoint_score]
 
+    return _without_doubles(posed, posed, frames, fps, mending) or sorted(sure, key=len)[-1:]
+
+
+def _without_doubles(
+    paths: Sequence[Path],
+    persons: Sequence[Path],
+    frames: Sequence[FramePoses],
+    fps: float,
+    mending: Mending,
+    min_height: float = 0.0,
+) -> list[Path]:
+    """Paths without the short, unsure ones in the box of one of the persons who is seen four times as long.
+
+    Args:
+        min_height: only those at least so high, as a share of the person's height; a lower one may be somebody behind.
+    """
+
     def is_double(path: Path) -> bool:
         if len(path) >= mending.max_double_s * fps or _mean(path, frames, "keypoint_score") >= mending.min_double_score:
             return False
-        longer = [other for other in posed if len(other) >= 4 * len(path)]
-        return any(_share_inside(path, other, frames) > 0.75 for other in longer)
+        return any(
+            len(person) >= 4 * len(path)
+            and _height(path, frames) >= min_height * _height(person, frames)
+            and _share_inside(path, person, frames) > 0.75
+            for person in persons
+        )
 
-    return [path for path in posed if not is_double(path)] or sorted(sure, key=len)[-1:]
+    return [path for path in paths if not is_double(path)]
+
+
+def _height(path: Path, frames: Sequence[FramePoses]) -> float:
+    """Median height of a path's boxes, px."""
+    return float(np.median([frames[t].bbox[i, 3] - frames[t].bbox[i, 1] for t, i in path.items()]))
 
 
 def _share_inside(path: Path, other: Path, frames: Sequence[FramePoses]) -> float:
