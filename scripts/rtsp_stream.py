@@ -13,6 +13,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -22,7 +23,6 @@ import skelact
 SERVER = """
 import sys
 import gi
-from itertools import pairwise
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer
