@@ -314,9 +314,7 @@ def make_timelines(
         events = [event for cell in cells for event in segmenter.feed(subject, cell.start_s, cell.stop_s, cell.scores)]
         events += segmenter.close_all()
         segments += [
-            _segment(event, extents[subject], grid.step_s, class_names, topk)
-            for event in events
-            if event.kind == "end"
+            _segment(event, extents[subject], grid.step_s, class_names, topk) for event in events if event.kind == "end"
         ]
         timelines.append(_timeline(subject, cells, settings.step_s))
     rank = {track.track_id: k for k, track in enumerate(sequence.tracks)}
