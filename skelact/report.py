@@ -37,6 +37,7 @@ POLICY = (
 # After Paul Tol's light scheme, on which dark text can be read.
 COLORS = ("#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#99ddff", "#44bb99", "#bbcc33", "#aaaa00", "#c5a3d9", "#d9b38c")
 LINES = 6  # classes in a chart of scores: the likeliest
+OPEN_CHARTS = 8  # of more people and pairs, the charts are shown on demand
 POINTS = 1500  # across a chart; more would not be seen
 MAX_EMBEDDED = 300 * 2**20  # bytes; browsers refuse data URLs of more than 512 MB
 
@@ -255,7 +256,9 @@ def clock(time_s: float) -> str:
 def _charts(timelines: Sequence[Mapping[str, Any]], duration_s: float, colors: Mapping[str, str]) -> str:
     if not timelines:
         return ""
-    return "<h3>Scores over time</h3>" + "".join(_chart(timeline, duration_s, colors) for timeline in timelines)
+    charts = "".join(_chart(timeline, duration_s, colors) for timeline in timelines)
+    shown = " open" if len(timelines) <= OPEN_CHARTS else ""
+    return f"<details{shown}><summary><h3>Scores over time</h3></summary>{charts}</details>"
 
 
 def _chart(timeline: Mapping[str, Any], duration_s: float, colors: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ from skelact.windows import STEP_S, SUBJECTS, WINDOW_S, Scorer, check_windows, e
 
 Subject = tuple[int, ...]
 
+CELLS_A_STEP = 5  # windows overlap, so what they say together changes between their steps
 WINDOWS_AT_ONCE = 64  # prepared together: enough for a GPU, little in memory
 MIN_DURATION_S = 1.0
 UNKNOWN_CLASS = -1
@@ -35,7 +36,7 @@ class TimelineSettings:
 
     Attributes:
         window_s: lengths of the windows.
-        step_s: from one window to the next; also the steps of time that are answered.
+        step_s: from one window to the next. Segments begin and end at fifths of it.
         min_duration_s: what somebody does for less is taken as part of what they did before.
         margin: hysteresis; another class takes over where its score is higher by so much, and a class that began goes
             on until its score is lower than the threshold by so much.
@@ -290,7 +291,7 @@ def make_timelines(
         The segments by the time at which they start, and a timeline of each subject that has any.
     """
     settings = settings or TimelineSettings()
-    grid = ScoreGrid(settings.step_s)
+    grid = ScoreGrid(settings.step_s / CELLS_A_STEP)
     pieces = [piece for track in sequence.tracks for piece in _by_shot(track, sequence.cuts_s)]
     windows = list(lay_windows(pieces, classifier.num_person, settings.window_s, settings.step_s, settings.subjects))
     disable = None if progress else True
@@ -313,16 +314,22 @@ def make_timelines(
         events = [event for cell in cells for event in segmenter.feed(subject, cell.start_s, cell.stop_s, cell.scores)]
         events += segmenter.close_all()
         segments += [
-            _segment(event, extents[subject], settings.step_s, class_names, topk)
-            for event in events
-            if event.kind == "end"
+            _segment(event, extents[subject], grid.step_s, class_names, topk) for event in events if event.kind == "end"
         ]
-        times = np.array([cell.start_s for cell in cells])
-        timelines.append(Timeline(subject, times, settings.step_s, np.stack([cell.scores for cell in cells])))
+        timelines.append(_timeline(subject, cells, settings.step_s))
     rank = {track.track_id: k for k, track in enumerate(sequence.tracks)}
     segments.sort(key=lambda segment: (segment.start_s, [rank[track_id] for track_id in segment.track_ids]))
     timelines.sort(key=lambda timeline: [rank[track_id] for track_id in timeline.track_ids])
     return tuple(segments), tuple(timelines)
+
+
+def _timeline(subject: Subject, cells: Sequence[Cell], step_s: float) -> Timeline:
+    """The mean scores in each step from one window to the next."""
+    by_step: dict[int, list[Array]] = {}
+    for cell in cells:
+        by_step.setdefault(int((cell.start_s + cell.stop_s) / 2 / step_s), []).append(cell.scores)
+    scores = np.stack([np.mean(parts, axis=0) for parts in by_step.values()])
+    return Timeline(subject, np.array(list(by_step)) * step_s, step_s, scores)
 
 
 def _by_shot(track: Track, cuts_s: Sequence[float]) -> list[Track]:
