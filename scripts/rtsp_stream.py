@@ -13,6 +13,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -93,7 +94,7 @@ def main(
     finally:
         ended.set()
         servers[-1].kill()
-    pause_s, at_s = max((b - a, a) for a, b in zip(came, came[1:], strict=False))
+    pause_s, at_s = max((b - a, a) for a, b in pairwise(came))
     print(f"frames from {came[0]:.1f} to {came[-1]:.1f} s, the longest pause {pause_s:.1f} s, at {at_s:.1f} s")
     print(session.report)
     assert session.report.num_reconnects == 1
