@@ -6,7 +6,9 @@ import drawn_people
 import numpy as np
 import pytest
 
+from skelact.annotations import Annotation
 from skelact.cleaning import OneEuro, clean_track
+from skelact.pipeline import annotation_sequence
 from skelact.structures import Array, Track
 
 FPS = 30.0
@@ -97,3 +99,14 @@ def test_live_a_joint_that_comes_back_is_where_it_is_seen() -> None:
         shown = smooth(t / FPS, place, score, HEIGHT)
         if t == 40:
             np.testing.assert_allclose(shown[10], place[10], atol=1e-3)
+
+
+def test_poses_of_a_pickle_are_cleaned_only_if_asked() -> None:
+    found = noisy(true_joints("wave"), 0.01)
+    score = np.full(found.shape[:2], 0.9, np.float32)
+    sample = Annotation("sample", found[None], score[None], (SIZE[1], SIZE[0]), 0, {"fps": FPS})
+    as_published, cleaned = (annotation_sequence("set.pkl", sample, clean) for clean in (False, True))
+    np.testing.assert_array_equal(as_published.tracks[0].keypoint, found)
+    assert "cleaning" not in as_published.provenance
+    assert not np.allclose(cleaned.tracks[0].keypoint, found)
+    assert cleaned.provenance["cleaning"]["cutoff_hz"] == 6.0

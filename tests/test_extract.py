@@ -193,9 +193,9 @@ def test_a_changed_video_is_posed_again(folder: Path, drawn: Estimator, tmp_path
 
 
 def test_a_stride_keeps_the_length(folder: Path, drawn: Estimator, tmp_path: Path) -> None:
-    extract_poses(folder, tmp_path / "all.pkl", workers=1, progress=False)
+    extract_poses(folder, tmp_path / "all.pkl", workers=1, progress=False, clean=False)
     drawn.num_frames = 0
-    extract_poses(folder, tmp_path / "third.pkl", workers=1, progress=False, stride=3)
+    extract_poses(folder, tmp_path / "third.pkl", workers=1, progress=False, clean=False, stride=3)
     assert drawn.num_frames == 6 * NUM_FRAMES / 3
     full, thinned = (load_annotations(tmp_path / f"{name}.pkl").annotations for name in ("all", "third"))
     for a, b in zip(full, thinned, strict=True):
@@ -203,6 +203,17 @@ def test_a_stride_keeps_the_length(folder: Path, drawn: Estimator, tmp_path: Pat
         assert np.array_equal(a.keypoint[:, ::3], b.keypoint[:, ::3])
         height = np.ptp(a.keypoint[0, 0, :, 1])
         assert np.linalg.norm(a.keypoint - b.keypoint, axis=-1)[:, :-2].mean() < 0.05 * height
+
+
+def test_poses_are_cleaned_unless_told_otherwise_and_the_dataset_tells(
+    folder: Path, drawn: Estimator, tmp_path: Path
+) -> None:
+    extract_poses(folder, tmp_path / "clean.pkl", workers=1, progress=False)
+    extract_poses(folder, tmp_path / "raw.pkl", workers=1, progress=False, clean=False)
+    clean, raw = (load_annotations(tmp_path / f"{name}.pkl") for name in ("clean", "raw"))
+    assert clean.provenance["cleaning"]["cutoff_hz"] == 6.0
+    assert raw.provenance["cleaning"] is None
+    assert not np.array_equal(clean.annotations[0].keypoint, raw.annotations[0].keypoint)
 
 
 def test_options_that_shorten(folder: Path, drawn: Estimator, tmp_path: Path) -> None:

@@ -261,3 +261,13 @@ def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
     other.write_text("tracker_type: mine\n")
     with pytest.raises(SkelactError, match="whose tracker_type is bytetrack"):
         Tracker(str(other))
+
+
+def test_ten_people_in_a_crowd_keep_their_identities() -> None:
+    """A short form of scripts/track_crowd.py, which has the numbers of a minute and of every tracker."""
+    pytest.importorskip("motmetrics", reason="of the extra dev")
+    import track_crowd
+
+    raw, mended = track_crowd.measure(0, ("bytetrack",), 10.0, SIZE, None)
+    assert mended["idf1"] >= 0.95
+    assert raw["idf1"] < 0.6, "the story needs a crowd that is too much for a tracker alone"
