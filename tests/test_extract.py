@@ -56,6 +56,7 @@ class Estimator(DrawnPoses):
 @pytest.fixture
 def drawn(films: dict[str, Film], monkeypatch: pytest.MonkeyPatch) -> Estimator:
     estimator = Estimator([film for name, film in films.items() if name != "nobody"])
+    monkeypatch.setattr(extract, "choose_pose_model", lambda name: (str(name), None))
     monkeypatch.setattr(extract, "_estimator", lambda pose_model, device: estimator)
     return estimator
 
