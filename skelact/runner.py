@@ -10,8 +10,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,8 +23,11 @@ from skelact.errors import SkelactError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+logger = logging.getLogger("skelact")
+
 ENGINES = ("local", "ray")
 RAY_RETRIES = 3  # of a task whose node or process died; Ray does them, elsewhere
+MAX_POOLS = 5  # of worker processes, one after the other
 GPU_WORKERS = 4  # enough to decode for one GPU
 
 
@@ -75,6 +79,25 @@ def run_tasks(
 def _run_in_processes(
     task: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[tuple[int, Result | Lost]]:
+    """Do tasks in a pool, and what is left in a new one where pebble gives it up.
+
+    It does so where a process dies just before it could tell which task it had taken.
+    """
+    left = dict(enumerate(items))
+    for _ in range(MAX_POOLS):
+        try:
+            for k, result in _run_in_pool(task, dict(left), workers):
+                del left[k]
+                yield k, result
+            return
+        except BrokenProcessPool:
+            logger.warning("the worker processes are started anew, %d tasks are left", len(left))
+    yield from ((k, Lost("the worker processes died again and again")) for k in left)
+
+
+def _run_in_pool(
+    task: Callable[[Item], Result], items: Mapping[int, Item], workers: int
+) -> Iterator[tuple[int, Result | Lost]]:
     import multiprocessing
 
     # Python's own pool is lost as a whole when one of its processes dies; pebble's loses the task.
@@ -84,7 +107,7 @@ def _run_in_processes(
     pool = ProcessPool(workers, initializer=_start_worker, initargs=(context.Value("i", 0), workers), context=context)
     try:
         waiting: dict[Any, int] = {}
-        left = iter(enumerate(items))
+        left = iter(items.items())
         while True:
             for k, item in left:
                 waiting[pool.schedule(task, args=(item,))] = k

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tqdm import tqdm
 
+from skelact import runner
 from skelact.errors import SkelactError
 from skelact.runner import Lost, default_workers, run_tasks
 
@@ -61,6 +64,26 @@ def test_a_worker_that_dies_loses_its_task_only() -> None:
     assert {k: value for k, value in results.items() if k not in (3, 5)} == {k: 2 * k for k in (0, 1, 2, 4, 6, 7)}
     assert results[3] == Lost("its worker process died of SIGKILL: out of memory?")
     assert results[5] == Lost("its worker process ended with exit code 7")
+
+
+def test_a_pool_that_is_given_up_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_in_pool = runner._run_in_pool
+    pools: list[list[int]] = []
+
+    def breaking(task: Any, items: Any, workers: int) -> Any:
+        pools.append(list(items))
+        for n, result in enumerate(run_in_pool(task, items, workers)):
+            yield result
+            if n == 1 and len(pools) < 3:
+                raise BrokenProcessPool("All workers expired")
+
+    monkeypatch.setattr(runner, "_run_in_pool", breaking)
+    assert dict(run_tasks(double, range(6), 2)) == {k: 2 * k for k in range(6)}
+    assert [len(items) for items in pools] == [6, 4, 2]
+    pools.clear()
+    monkeypatch.setattr(runner, "MAX_POOLS", 2)
+    results = dict(run_tasks(double, range(6), 2))
+    assert sum(isinstance(result, Lost) for result in results.values()) == 2
 
 
 def test_bars_in_workers_take_no_semaphore() -> None:
