@@ -27,7 +27,7 @@ from leave_one_out import GROUPS
 import skelact
 from skelact.annotations import Annotation, AnnotationSet, open_annotations, save_annotations
 from skelact.clips import resample
-from skelact.skeleton import COCO
+from skelact.skeleton import COCO, load_layout
 from skelact.structures import Array
 
 SOURCES = ("jhmdb", "weizmann", "ut", "home", "drawn")
@@ -111,7 +111,7 @@ def jhmdb(data: Path, work: Path) -> Iterator[Sample]:
     if not path.exists():
         skelact.convert([data / "GT_train_1.pkl", data / "GT_test_1.pkl"], path)
     dataset = open_annotations(path)
-    joints = skelact_layout(dataset)
+    joints = load_layout(str(dataset.layout)).joints
     for k, sample in enumerate(dataset.annotations):
         keypoint = np.zeros((*sample.keypoint.shape[:2], COCO.num_joints, 2), np.float32)
         score = np.zeros(keypoint.shape[:3], np.float32)
@@ -120,13 +120,6 @@ def jhmdb(data: Path, work: Path) -> Iterator[Sample]:
             score[:, :, COCO.joints.index(here)] = 1
         class_name = (dataset.class_names or ())[sample.label or 0]
         yield Sample(sample.frame_dir, "jhmdb", f"jhmdb{k % 10}", JHMDB[class_name], keypoint, score)
-
-
-def skelact_layout(dataset: AnnotationSet) -> tuple[str, ...]:
-    """Joint names of a dataset."""
-    from skelact.skeleton import load_layout
-
-    return load_layout(str(dataset.layout)).joints
 
 
 def clips(source: str, poses: Path, names: dict[str, str], rng: np.random.Generator) -> Iterator[Sample]:

@@ -67,8 +67,8 @@ pose_model = click.option(
     default="auto",
     show_default=True,
     metavar="NAME|PATH",
-    help="Anything that ultralytics' YOLO() takes: .pt, ONNX, an OpenVINO folder, TensorRT; or skelact-pose, which "
-    "ships. auto: yolo26n-pose.pt where it is in the cache or can be downloaded, else skelact-pose.",
+    help="Anything that ultralytics' YOLO() takes: .pt, ONNX, an OpenVINO folder, TensorRT. auto: "
+    "yolo26n-pose.pt where it is in the cache or can be downloaded, else skelact-pose where that ships.",
 )
 
 

@@ -71,7 +71,7 @@ def _automatic() -> tuple[str, str]:
         return YOLO26N_POSE.name, "the published weights were downloaded"
     except SkelactError as error:
         if SHIPPED_POSE not in shipped():
-            raise
+            raise SkelactError(f"{error}; or give --pose-model the path of another") from error
         why = "offline" if offline() else str(error).partition("; ")[0]
         return SHIPPED_POSE, f"it ships with skelact, and {YOLO26N_POSE.name} is not here ({why})"
 
