@@ -79,39 +79,13 @@ main.add_command(report)
 main.add_command(live)
 
 
-def _unknown_below(context: click.Context, parameter: click.Parameter, value: str) -> float | str | None:
-    """``auto``, ``off`` (None) or a score."""
-    if value in ("auto", "off"):
-        return value if value == "auto" else None
-    try:
-        score = float(value)
-    except ValueError:
-        score = -1.0
-    if not 0 <= score <= 1:
-        raise click.BadParameter(f"expected a score in [0, 1], auto or off, found {value!r}")
-    return score
-
-
 @main.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    metavar="NAME|PATH",
-    help="Name of `weights list`, checkpoint (also mmaction2's, PYSKL's) or export; several are fused. "
-    "Default: skelact-daily, which ships.",
-)
+@cli_options.models
 @cli_options.fusion_weights
 @cli_options.pose_model
 @cli_options.device
-@click.option(
-    "--tracker",
-    default="bytetrack",
-    show_default=True,
-    metavar="NAME|PATH",
-    help="bytetrack, botsort, ocsort, deepocsort, fasttrack, tracktrack, or a tracker's YAML file.",
-)
+@cli_options.tracker
 @cli_options.clean
 @click.option(
     "--granularity",
@@ -127,14 +101,7 @@ def _unknown_below(context: click.Context, parameter: click.Parameter, value: st
 @cli_options.roi
 @click.option("--topk", type=click.IntRange(1), default=5, show_default=True, help="Classes to print for each source.")
 @cli_options.clips
-@click.option(
-    "--unknown-below",
-    default="auto",
-    show_default=True,
-    callback=_unknown_below,
-    metavar="SCORE|auto|off",
-    help="Answer unknown where the best score is lower; auto is the model's own threshold, if it has one.",
-)
+@cli_options.unknown_below
 @click.option(
     "--classes",
     metavar="NAME,NAME,...",

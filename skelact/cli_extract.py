@@ -10,7 +10,7 @@ import click
 from skelact import cli_options
 
 # Options that change how the work is done and not what comes out; they stay out of the provenance.
-_HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--quiet")
+_HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--offline", "--quiet")
 
 
 @click.command("extract-poses")
@@ -24,7 +24,8 @@ _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--quiet"
 @click.option("--max-frames", type=click.IntRange(1), help="Take no more of a video.")
 @click.option("--stride", type=click.IntRange(1), default=1, show_default=True, help="Pose every Nth frame only.")
 @cli_options.pose_model
-@click.option("--tracker", default="bytetrack", show_default=True, metavar="NAME|PATH", help="As in predict.")
+@cli_options.offline
+@cli_options.tracker
 @click.option("--clean/--no-clean", default=True, show_default=True, help="Take outliers and jitter out of poses.")
 @cli_options.device
 @click.option("--half", is_flag=True, help="float16 on disk: half the size, but joints above 1024 are rounded to 1 px.")
@@ -67,7 +68,7 @@ def _command(arguments: list[str]) -> list[str]:
         if skip:
             skip = False
         elif argument.partition("=")[0] in _HOW:
-            skip = argument != "--quiet" and "=" not in argument
+            skip = argument not in ("--offline", "--quiet") and "=" not in argument
         else:
             kept.append(argument)
     return kept

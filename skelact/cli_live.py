@@ -23,20 +23,21 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source", metavar="SOURCE")
-@click.option("--model", "models", multiple=True, metavar="NAME|PATH", help="As in predict. Default: ntu60-2d-joint.")
+@cli_options.models
 @cli_options.fusion_weights
-@click.option("--pose-model", default="yolo26n-pose.pt", show_default=True, metavar="NAME|PATH", help="As in predict.")
+@cli_options.pose_model
 @cli_options.device
-@click.option("--tracker", default="bytetrack", show_default=True, metavar="NAME|PATH", help="As in predict.")
+@cli_options.tracker
 @click.option("--clean/--no-clean", default=True, show_default=True, help="Smooth the joints (One-Euro filter).")
 @cli_options.window
 @cli_options.step
 @cli_options.min_duration
 @cli_options.subjects
-@click.option("--unknown-below", default="auto", show_default=True, metavar="SCORE|auto|off", help="As in predict.")
+@cli_options.unknown_below
 @click.option("--classes", metavar="NAME,NAME,...", help="As in predict.")
 @cli_options.stream
 @cli_options.layout
+@cli_options.offline
 @click.option(
     "--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop after so many seconds."
 )
@@ -66,7 +67,7 @@ def live(
     models: tuple[str, ...],
     classes: str | None,
     layout: str | None,
-    unknown_below: str,
+    unknown_below: float | str | None,
     window: list[float] | None,
     step: float,
     min_duration: float,
@@ -118,7 +119,7 @@ def live(
             models or library.DEFAULT_MODEL,
             classes=[name.strip() for name in classes.split(";" if ";" in classes else ",")] if classes else None,
             layout=load_layout(layout) if layout else None,
-            unknown_below=_threshold(unknown_below),
+            unknown_below=unknown_below,
             window_s=window,
             step_s=step,
             min_duration_s=min_duration,
@@ -147,15 +148,6 @@ def live(
                 page.tell(content)
         if not quiet:
             click.echo(str(session.report), err=True)
-
-
-def _threshold(value: str) -> float | str | None:
-    if value in ("auto", "off"):
-        return value if value == "auto" else None
-    try:
-        return float(value)
-    except ValueError:
-        raise click.BadParameter(f"--unknown-below: expected a score in [0, 1], auto or off, found {value!r}") from None
 
 
 def _show(image: Any, session: Any) -> None:

@@ -119,3 +119,41 @@ roi = click.option(
     metavar='"X,Y X,Y X,Y ..."',
     help="A polygon in pixels, or in shares of width and height; only people with their feet in it count. Repeatable.",
 )
+models = click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|PATH",
+    help="Name of `weights list`, checkpoint (also mmaction2's, PYSKL's) or export; several are fused. "
+    "Default: skelact-daily, which ships.",
+)
+tracker = click.option(
+    "--tracker",
+    default="bytetrack",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="bytetrack, botsort, ocsort, deepocsort, fasttrack, tracktrack, or a tracker's YAML file.",
+)
+
+
+def _unknown_below(context: click.Context, parameter: click.Parameter, value: str) -> float | str | None:
+    """``auto``, ``off`` (None) or a score."""
+    if value in ("auto", "off"):
+        return value if value == "auto" else None
+    try:
+        score = float(value)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise click.BadParameter(f"expected a score in [0, 1], auto or off, found {value!r}")
+    return score
+
+
+unknown_below = click.option(
+    "--unknown-below",
+    default="auto",
+    show_default=True,
+    callback=_unknown_below,
+    metavar="SCORE|auto|off",
+    help="Answer unknown where the best score is lower; auto is the model's own threshold, if it has one.",
+)
