@@ -1,7 +1,10 @@
-"""Poses without outliers and jitter: a Hampel filter, then a zero-phase Butterworth, or One-Euro where it is live.
+"""Poses without outliers and jitter: short gaps are filled, then a Hampel filter, then a zero-phase Butterworth.
+
+Live, the windows that are classified are cleaned so too, each as a whole, as they are in the past by then. Only the
+picture of a moment has to do without what follows: One-Euro.
 
 Each joint is cleaned alone, and only where it was seen: joints without a score (or, in 3D, at zero) stay as they are,
-and nothing is filtered across a gap. Gaps are filled before, in ``tracking.build_tracks``.
+and nothing is filtered across a gap that is not filled.
 """
 
 from __future__ import annotations
@@ -54,6 +57,23 @@ def clean_track(track: Track, fps: float, cleaning: Cleaning | None = None) -> T
 def clean_tracks(tracks: Sequence[Track], fps: float, cleaning: Cleaning | None = None) -> tuple[Track, ...]:
     """``clean_track`` of each."""
     return tuple(clean_track(track, fps, cleaning) for track in tracks)
+
+
+def fill_gaps(values: Array, seen: Array, max_gap: int) -> Array:
+    """Values with the gaps shorter than ``max_gap`` frames interpolated; longer ones stay as they are.
+
+    Args:
+        values: (T, ...).
+        seen: the frames, in order, whose values are known.
+        max_gap: frames.
+    """
+    filled = values.copy()
+    gaps = np.diff(seen) - 1
+    for before, gap in zip(seen[:-1], gaps, strict=True):
+        if 0 < gap < max_gap:
+            part = np.arange(1, gap + 1, dtype=np.float32).reshape(-1, *[1] * (values.ndim - 1)) / (gap + 1)
+            filled[before + 1 : before + 1 + gap] = (1 - part) * values[before] + part * values[before + 1 + gap]
+    return filled
 
 
 def _runs(known: Array) -> list[slice]:

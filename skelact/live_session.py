@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from skelact.classifier import Classifier, check_takes_video
-from skelact.cleaning import OneEuro
+from skelact.cleaning import OneEuro, clean_track, fill_gaps
 from skelact.errors import SkelactError
 from skelact.persons import rank_tracks
 from skelact.pipeline import DEFAULT_MODEL, DEFAULT_POSE_MODEL
@@ -25,7 +25,7 @@ from skelact.skeleton import COCO, Layout
 from skelact.streams import TIMEOUT_S, LatestFrames
 from skelact.structures import Array, Frame, FramePoses, PoseSequence, Track, VideoInfo
 from skelact.timeline import MIN_DURATION_S, NO_SUBJECT_S, Event, ScoreGrid, Segmenter, Subject, TimelineSettings
-from skelact.tracking import DEFAULT_TRACKER, Tracker
+from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker
 from skelact.windows import STEP_S, score_windows, windows_until
 
 SCHEMA_VERSION = 1
@@ -82,37 +82,50 @@ class View:
 
 
 class _Ring:
-    """The latest poses of one person, smoothed."""
+    """The latest poses of one person.
+
+    Attributes:
+        poses: index of the frame, seconds, joints, their scores, box, its score.
+        shown: the joints of the latest, smooth enough to be drawn.
+    """
 
     def __init__(self, track_id: int) -> None:
         self.track_id = track_id
+        self.shown: Array = np.zeros(())
         self.poses: deque[tuple[int, float, Array, Array, Array, float]] = deque()
         self._smooth = OneEuro()
 
     def add(self, index: int, poses: FramePoses, n: int, keep_s: float, is_smoothed: bool) -> None:
         """Take the n-th detection of a frame, and forget what is older than ``keep_s``."""
         keypoint, score, bbox = poses.keypoint[n], poses.keypoint_score[n], poses.bbox[n]
-        if is_smoothed:
-            keypoint = self._smooth(poses.time_s, keypoint, score, max(float(bbox[3] - bbox[1]), 1.0))
+        height = max(float(bbox[3] - bbox[1]), 1.0)
+        self.shown = self._smooth(poses.time_s, keypoint, score, height) if is_smoothed else keypoint
         self.poses.append((index, poses.time_s, keypoint, score, bbox, float(poses.bbox_score[n])))
         while self.poses[-1][1] - self.poses[0][1] > keep_s:
             self.poses.popleft()
 
-    def track(self, times: dict[int, float]) -> Track:
-        """As a track on consecutive frames.
+    def track(self, times: dict[int, float], is_cleaned: bool) -> Track:
+        """As a track on consecutive frames, with short gaps filled as ``tracking.build_tracks`` does.
 
         Args:
             times: seconds of the latest frames, by their index.
+            is_cleaned: clean the poses as a whole; all of them are in the past.
         """
         first, last = self.poses[0][0], self.poses[-1][0]
         T, V = last - first + 1, len(self.poses[0][3])
-        keypoint, score = np.zeros((T, V, 2), np.float32), np.zeros((T, V), np.float32)
-        bbox, bbox_score = np.zeros((T, 4), np.float32), np.zeros(T, np.float32)
-        for index, _, joints, joint_score, box, box_score in self.poses:
-            k = index - first
-            keypoint[k], score[k], bbox[k], bbox_score[k] = joints, joint_score, box, box_score
+        values = np.zeros((T, V * 3 + 4), np.float32)  # joints, their scores, box
+        bbox_score = np.zeros(T, np.float32)
+        for index, _, keypoint, score, bbox, sure in self.poses:
+            values[index - first] = np.concatenate([keypoint.ravel(), score, bbox])
+            bbox_score[index - first] = sure
+        seen = np.array([index for index, *_ in self.poses]) - first
+        values = fill_gaps(values, seen, Mending.max_gap)
         time_s = np.array([times[index] for index in range(first, last + 1)])
-        return Track(self.track_id, first, time_s, keypoint, score, bbox, bbox_score)
+        joints, scores, boxes = np.split(values, [V * 2, V * 3], axis=1)
+        track = Track(self.track_id, first, time_s, joints.reshape(T, V, 2), scores, boxes, bbox_score)
+        if is_cleaned and T > 1:
+            track = clean_track(track, 1 / max(float(np.median(np.diff(time_s))), 1e-3))
+        return track
 
 
 class LiveSession:
@@ -124,7 +137,7 @@ class LiveSession:
         classifier: the networks.
         settings: of windows and segments.
         tracker: one of ``tracking.TRACKERS`` or a YAML file.
-        clean: smooth the joints (``cleaning.OneEuro``).
+        clean: clean the poses of each window (``cleaning.clean_track``), and draw smooth ones (``cleaning.OneEuro``).
         duration_s: stop after so long; None for the end of the source.
         timeout_s, reconnect: as for ``streams.LatestFrames``.
         on_frame: called after each frame, with a function that gives what can be shown of it.
@@ -210,7 +223,7 @@ class LiveSession:
         """Classify the windows that stop at the latest step of time that this frame has passed."""
         self._num_steps = int(frame.time_s / self.settings.step_s)
         now_s = self._num_steps * self.settings.step_s
-        tracks = [ring.track(self._times) for ring in self._rings.values()]
+        tracks = [ring.track(self._times, self._clean) for ring in self._rings.values()]
         tracks = [track for track in tracks if _mean_score(track) >= MIN_BBOX_SCORE]
         ranked = rank_tracks(tracks, self._img_shape, max(len(self._times), 1))
         settings = self.settings
@@ -246,8 +259,8 @@ class LiveSession:
         tracks = []
         for ring in self._rings.values():
             if ring.poses[-1][0] == index:
-                _, time_s, keypoint, score, bbox, bbox_score = ring.poses[-1]
-                values = keypoint[None], score[None], bbox[None], np.array([bbox_score], np.float32)
+                _, time_s, _, score, bbox, bbox_score = ring.poses[-1]
+                values = ring.shown[None], score[None], bbox[None], np.array([bbox_score], np.float32)
                 tracks.append(Track(ring.track_id, 0, np.array([time_s]), *values))
         info = VideoInfo(str(self.source), self._img_shape, ASSUMED_FPS, 0)
         sequence = PoseSequence(info, tuple(tracks), 1, COCO.name, np.array([frame.time_s]))
@@ -307,7 +320,7 @@ def live(
         model, pose_model, device, tracker, fusion_weights, stream, layout, class_names, classes, unknown_below: as for
             ``predict``.
         window_s, step_s, min_duration_s, subjects: as for ``predict``.
-        clean: smooth the joints.
+        clean: clean the poses.
         duration_s: stop after so many seconds; None for the end of the source.
         timeout_s: how long a stream may not answer.
         reconnect: connect again to a stream that broke off.

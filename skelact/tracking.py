@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path as FilePath
 
 import numpy as np
 
+from skelact.cleaning import fill_gaps
 from skelact.errors import SkelactError
 from skelact.linking import Path, box_iou, relink
 from skelact.structures import Array, FramePoses, Track
@@ -233,11 +233,7 @@ def _to_track(track_id: int, path: Path, frames: Sequence[FramePoses], max_gap: 
         values[t - start] = np.concatenate([frame.keypoint[i].ravel(), frame.keypoint_score[i], frame.bbox[i]])
         bbox_score[t - start] = frame.bbox_score[i]
     seen = np.array(sorted(path)) - start
-    for before, after in pairwise(seen):
-        missing = np.arange(before + 1, after)
-        if 0 < len(missing) < max_gap:
-            part = ((missing - before) / (after - before))[:, None].astype(np.float32)
-            values[missing] = (1 - part) * values[before] + part * values[after]
+    values = fill_gaps(values, seen, max_gap)
     return Track(
         track_id=track_id,
         start_frame=start,
