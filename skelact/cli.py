@@ -203,7 +203,7 @@ def predict(
         layout=load_layout(layout) if layout else None,
         class_names=tuple(name.strip() for name in names if name.strip()) or None,
         progress=not quiet,
-        on_result=lambda result: _print_result(result, out, options["granularity"] == "auto" and not quiet),
+        on_result=lambda result: _tell(result, out, options["granularity"] == "auto" and not quiet),
         window_s=window,
         step_s=step,
         min_duration_s=min_duration,
@@ -242,8 +242,16 @@ def _tell_granularity(result: SourceResult) -> None:
     click.echo(printable(f"{result.source}: {seconds}, {what} (--granularity chooses)"), err=True)
 
 
+def _tell(result: SourceResult, out: Any, auto: bool) -> None:
+    """Print a result. A reader such as ``head`` that has had enough takes nothing from the files that are to come."""
+    try:
+        _print_result(result, out, auto)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+
+
 def _print_result(result: SourceResult, out: Any, auto: bool) -> None:
-    """Its best classes or segments.
+    """Its best classes or segments, also if an output could not be written.
 
     Args:
         result: of a source.
@@ -255,6 +263,7 @@ def _print_result(result: SourceResult, out: Any, auto: bool) -> None:
 
     if result.error is not None:
         click.echo(printable(f"Error: {result.error}"), err=True)
+    if result.error is not None and not result.predictions:
         return
     if auto:
         _tell_granularity(result)

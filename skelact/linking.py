@@ -202,14 +202,11 @@ def _unsure(before: dict[int, int], now: dict[int, int], last: FramePoses, frame
     weight = np.minimum(last.keypoint_score[rows][:, None], frame.keypoint_score[columns]) + 1e-3
     step = np.linalg.norm(last.keypoint[rows][:, None] - frame.keypoint[columns], axis=-1)
     distance = (step * weight).sum(-1) / weight.sum(-1) / height
-    unsure = set()
-    for a, i in enumerate(rows):
-        b = next((b for b, j in enumerate(columns) if now[j] == before[i]), None)
-        if b is not None:
-            others = np.append(np.delete(distance[a], b), np.delete(distance[:, b], a))
-            if len(others) and others.min() < SURE_RATIO * distance[a, b]:
-                unsure.add(before[i])
-    return unsure
+    goes_on = np.array([before[i] for i in rows])[:, None] == [now[j] for j in columns]
+    a, b = np.nonzero(goes_on)
+    others = np.pad(np.where(goes_on, np.inf, distance), ((0, 1), (0, 1)), constant_values=np.inf)
+    nearest = np.minimum(others.min(1)[a], others.min(0)[b])
+    return {before[rows[k]] for k in a[nearest < SURE_RATIO * distance[a, b]]}
 
 
 def _heights(frame: FramePoses) -> Array:
@@ -360,7 +357,7 @@ def _assign(costs: dict[tuple[int, int], float], num_pieces: int, alone_cost: fl
 # --- shards ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Gap:
     """Frames in which a person is not seen, their boxes (4,) before and after, and whom the tracker took them for."""
 

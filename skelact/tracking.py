@@ -163,7 +163,7 @@ def _recover_starts(paths: list[Path], frames: Sequence[FramePoses]) -> None:
 
 
 def _mean(path: Path, frames: Sequence[FramePoses], field: str) -> float:
-    return float(np.mean([getattr(frames[t], field)[i].mean() for t, i in path.items()]))
+    return float(np.mean([getattr(frames[t], field)[i] for t, i in path.items()]))
 
 
 def _without_ghosts(paths: list[Path], frames: Sequence[FramePoses], fps: float, mending: Mending) -> list[Path]:
