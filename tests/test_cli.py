@@ -577,6 +577,37 @@ def test_overlays_of_samples_of_the_same_name(tmp_path: Path, model: Path) -> No
     assert len(list((tmp_path / "out").iterdir())) == 3
 
 
+def test_an_overlay_that_fails_takes_nothing_from_the_answer(
+    films: dict[str, Film], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise SkelactError("a.mp4: no space left on device")
+
+    monkeypatch.setattr(pipeline, "_draw", full)
+    outputs = ("--json", tmp_path / "a.json", "--out-video", tmp_path / "a.mp4")
+    result = skelact_with("predict", films["wave"].path, "--model", model, "--clips", 1, *outputs)
+    assert result.exit_code == 1
+    assert "Error: a.mp4: no space left on device" in result.stderr
+    assert "person 1" in result.stdout
+    assert strictly((tmp_path / "a.json").read_text(encoding="utf-8"))["results"][0]["predictions"]
+
+
+def test_files_are_written_though_the_reader_has_gone(model: Path, tmp_path: Path) -> None:
+    source = pose_pickle(tmp_path / "poses.pkl", "a", "b")
+    command = [sys.executable, "-m", "skelact", "predict", source, "--model", model, "--json", tmp_path / "a.json"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        result = subprocess.run(
+            [str(part) for part in command], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300, check=False
+        )
+    finally:
+        os.close(writing)
+    assert result.returncode == 0, result.stderr
+    assert "BrokenPipe" not in result.stderr
+    assert len(strictly((tmp_path / "a.json").read_text(encoding="utf-8"))["results"]) == 2
+
+
 # --- the real thing ----------------------------------------------------------------------------------------------
 
 
