@@ -21,6 +21,7 @@ import pytest
 import stand_ins
 from click.testing import CliRunner
 from http_stream import HttpStream
+from test_report import CHROMIUM, FLAGS, wait_until
 
 import skelact
 import skelact.live_session
@@ -233,6 +234,40 @@ def test_the_page_shows_pictures_and_events(camera: HttpStream, classifier: Path
     assert b"image/jpeg" in found["video"][1]
     assert b"\xff\xd8\xff" in found["video"][1]
     assert b'data: {"schema_version": 1, "event": "start"' in found["events"][1]
+
+
+def test_a_browser_shows_pictures_and_events_to_who_has_the_token(
+    camera: HttpStream, classifier: Path, estimator: Waving, tmp_path: Path
+) -> None:
+    if CHROMIUM is None:
+        pytest.skip("needs chromium (on Debian: apt install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="one of skelact's dev dependencies")
+    with LivePage("0.0.0.0", 0) as page, playwright.sync_playwright() as started:
+        session = skelact.live(camera.url, classifier, on_frame=page.show, **SMALL)
+
+        def tell() -> None:
+            for event in session:
+                page.tell(skelact.live_session.event_json(event))
+
+        running = threading.Thread(target=tell)
+        running.start()
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        try:
+            shown = browser.new_page()
+            address = page.url.replace("0.0.0.0", "127.0.0.1")
+            refused = shown.goto(address.partition("?")[0])
+            assert refused.status == 403
+            shown.goto(address, wait_until="domcontentloaded")
+            wait_until(shown, "document.querySelectorAll('#events tr').length >= 2")
+            wait_until(shown, "document.getElementById('video').naturalWidth > 0")
+            size = shown.evaluate("[video.naturalWidth, video.naturalHeight]")
+            assert size == list(SIZE)
+            assert "person " in shown.inner_text("#events")
+        finally:
+            session.stop()
+            browser.close()
+            running.join(timeout=10)
+    assert not running.is_alive()
 
 
 def test_the_page_answers_nobody_else() -> None:
