@@ -163,8 +163,14 @@ class LatestFrames:
         options = {"protocol_whitelist": PROTOCOLS, "rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay"}
         address = str(self.source)
         av.logging.set_level(None)
+        unanswered = SkelactError(
+            f"{address}: expected a stream, found no answer in {self.timeout_s:g} s; is the address right, and the "
+            "camera on?"
+        )
+        opening_s: float | None = time.monotonic()
         try:
             with av.open(address, options=options, timeout=(self.timeout_s, self.timeout_s)) as container:
+                opening_s = None
                 if not container.streams.video or container.format.name == "tty":
                     raise SkelactError(f"{address}: expected a stream of pictures, found none in it")
                 deadline_s = time.monotonic() + self.timeout_s
@@ -182,11 +188,11 @@ class LatestFrames:
                             f"{address}: expected pictures, found none that can be decoded in {self.timeout_s:g} s"
                         )
         except (av.error.ExitError, av.error.TimeoutError):
-            raise SkelactError(
-                f"{address}: expected a stream, found no answer in {self.timeout_s:g} s; is the address right, and the "
-                "camera on?"
-            ) from None
+            raise unanswered from None
         except (av.FFmpegError, OSError, ValueError) as error:
+            # FFmpeg calls an RTSP server that says nothing invalid data.
+            if opening_s is not None and time.monotonic() - opening_s >= 0.9 * self.timeout_s:
+                raise unanswered from None
             reason = getattr(error, "strerror", None) or error
             raise SkelactError(f"{address}: expected a stream of pictures, found none ({reason})") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -143,6 +144,14 @@ def test_a_stream_that_is_none_is_told_in_one_line(camera: HttpStream, path: str
         list(frames)
     assert "\n" not in str(told.value)
     assert time.monotonic() - started_s < 5
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_a_stream_that_never_answers_is_told_in_one_line(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/"
+        with LatestFrames(address, 0.5, True) as frames, pytest.raises(SkelactError, match="no answer in"):
+            next(iter(frames))
 
 
 def test_a_camera_that_is_not_there(classifier: Path, estimator: Waving) -> None:
