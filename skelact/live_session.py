@@ -343,7 +343,7 @@ def live(
     settings = TimelineSettings(
         tuple(window_s or (classifier.window_s,)), step_s, min_duration_s, unknown_below=threshold, subjects=subjects
     )
-    estimator = PoseModel(pose_model, device)
+    estimator = PoseModel(pose_model, device, live=True)
     return LiveSession(
         source, estimator, classifier, settings, tracker, clean, duration_s, timeout_s, reconnect, on_frame
     )

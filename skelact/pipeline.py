@@ -32,6 +32,7 @@ from skelact.shots import difference, find_cuts, thumbnail
 from skelact.skeleton import COCO, Layout, layout_of_joints
 from skelact.structures import (
     Array,
+    Frame,
     FramePoses,
     PoseSequence,
     PredictionSet,
@@ -42,7 +43,7 @@ from skelact.structures import (
 from skelact.subtitles import to_srt, to_vtt
 from skelact.timeline import MIN_DURATION_S, TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, build_tracks, stretch
-from skelact.video import find_videos, probe_video, read_ahead, read_frames
+from skelact.video import find_videos, probe_video, read_frames
 from skelact.windows import STEP_S
 from skelact.writers import read_key, to_json, versions, write_json, write_text
 
@@ -90,27 +91,32 @@ def estimate_poses(
     colours: list[Array] = []
     faces: list[Array] = []
     differences: list[float] = []
-    before: Array | None = None
     time_s: list[float] = []
     total = min(info.num_frames or sys.maxsize, max_frames or sys.maxsize)
+
+    def decoded() -> Iterator[Frame]:
+        """The frames to pose; all of them are looked through for cuts."""
+        before: Array | None = None
+        for frame in itertools.islice(read_frames(source), max_frames):
+            time_s.append(frame.time_s)
+            small = thumbnail(frame.image)
+            differences.append(0.0 if before is None else difference(before, small))
+            before = small
+            bar.update()
+            if frame.index % stride == 0:
+                yield frame
+
     with tqdm(
         desc=Path(source).name,
         total=total if total < sys.maxsize else None,
         unit=" frames",
         disable=None if progress else True,
     ) as bar:
-        for frame in read_ahead(itertools.islice(read_frames(source), max_frames)):
-            time_s.append(frame.time_s)
-            small = thumbnail(frame.image)
-            differences.append(0.0 if before is None else difference(before, small))
-            before = small
-            if frame.index % stride == 0:
-                frames.append(pose_model.detect(frame))
-                ids.append(following.update(frames[-1], frame.image))
-                colours.append(clothes_colour(frame.image, frames[-1].keypoint))
-                found = find_faces(frames[-1].keypoint, frames[-1].bbox)
-            faces.append(found)
-            bar.update()
+        for frame, poses in pose_model.detect_each(decoded()):
+            frames.append(poses)
+            ids.append(following.update(poses, frame.image))
+            colours.append(clothes_colour(frame.image, poses.keypoint))
+            faces.append(find_faces(poses.keypoint, poses.bbox))
     mending = Mending(max_gap=max(1, round(Mending.max_gap / stride)))
     tracks = build_tracks(frames, ids, info.fps / stride, colours, mending)
     if clean:
@@ -129,7 +135,7 @@ def estimate_poses(
             "stride": stride,
             "cleaning": asdict(Cleaning()) if clean else None,
         },
-        faces=tuple(faces),
+        faces=tuple(faces[k // stride] for k in range(len(times))),
         cuts_s=tuple(time_s[k] for k in find_cuts(differences)),
     )
 

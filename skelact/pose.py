@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from skelact.backends import BACKENDS, PRECISIONS, Detections, OpenVinoNetwork, exported, has_openvino
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
 from skelact.shipped import shipped, shipped_path
 from skelact.skeleton import COCO
 from skelact.structures import Array, Frame, FramePoses
+from skelact.video import read_ahead
 from skelact.weights import YOLO26N_POSE, cache_folder, fetch_patiently, offline
 from skelact.yolo import load_ultralytics
 
@@ -25,6 +29,7 @@ SHIPPED_POSE = "skelact-pose"
 # Low, because ByteTrack's second stage lives on doubtful detections; the tracker decides who is a person.
 MIN_BBOX_SCORE = 0.1
 MAX_PERSONS = 100
+CUDA_BATCH = 16  # frames at a time on a GPU
 SAME_BODY = 0.05  # mean distance of the joints, in heights, under which two detections are one body
 REMOTE = ("http://", "https://", "rtsp://", "grpc://", "ul://")
 
@@ -83,35 +88,41 @@ class PoseModel:
         name: a file or folder, the name of a published model, which ultralytics downloads, ``skelact-pose``, or
             ``auto`` (``choose_pose_model``).
         device: ``cuda``, ``cuda:1``, ``mps``, ``cpu``; None chooses.
+        backend: ``torch``, ``openvino``, or ``auto``: OpenVINO for a ``.pt`` on the CPU, where it is installed.
+        precision: ``fp32``, ``fp16`` or ``bf16`` (OpenVINO only); None is fp16 on CUDA, else fp32.
+        live: answer for each frame soonest, rather than for most frames in a second.
 
     Attributes:
-        provenance: the model's name, the sha256 of its file or folder, the version of ultralytics and, where it was
-            chosen, why.
+        provenance: the model's name, the sha256 of its file or folder, the version of ultralytics, the backend, its
+            precision and input size (H, W) and, where it was chosen, why.
 
     Raises:
         SkelactError: it can't be found, loaded safely, or is no 17-keypoint pose model.
     """
 
-    def __init__(self, name: str | Path, device: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str | Path,
+        device: str | None = None,
+        backend: str = "auto",
+        precision: str | None = None,
+        live: bool = False,
+    ) -> None:
         import torch
 
         ultralytics = load_ultralytics()
         self.name, why = choose_pose_model(name)
         self.device = choose_device(device)
+        precision = precision or ("fp16" if self.device.startswith("cuda") else "fp32")
         threads = torch.get_num_threads()
         path = _find(self.name)
         try:
             with _told_clearly(self.name):
-                self._yolo = ultralytics.YOLO(path, task="pose")
-                if self._yolo.task != "pose":
-                    raise SkelactError(
-                        f"pose model {self.name}: expected a pose model, found one for {self._yolo.task!r}"
-                    )
-                found = self._results(np.zeros((64, 64, 3), np.uint8))
+                self._network = _load(path, self.name, self.device, backend, precision, live)
         finally:
             # Selecting the CPU, ultralytics takes a thread away from torch, for the classifier and training too.
             torch.set_num_threads(threads)
-        joints = 0 if found.keypoints is None else found.keypoints.data.shape[1]
+        joints = self._network.joints
         if joints != COCO.num_joints:
             raise SkelactError(
                 f"pose model {self.name}: expected {COCO.num_joints} COCO keypoints a person, found {joints}; "
@@ -121,29 +132,108 @@ class PoseModel:
             "pose_model": Path(self.name).name,
             "pose_model_sha256": sha256_of(path) if Path(path).exists() else None,
             "ultralytics": ultralytics.__version__,
+            "pose_backend": self._network.backend,
+            "pose_precision": precision,
+            "pose_imgsz": list(self._network.imgsz),
             **({"pose_model_chosen": why} if why else {}),
         }
 
-    def _results(self, image: Any) -> Any:
-        return self._yolo.predict(
-            image, conf=MIN_BBOX_SCORE, max_det=MAX_PERSONS, device=self.device, verbose=False, save=False
-        )[0]
-
     def detect(self, frame: Frame) -> FramePoses:
         """Everybody in one frame."""
-        result = self._results(frame.image).cpu().numpy()
-        keypoint = result.keypoints.data.astype(np.float32)
-        bbox, score = result.boxes.xyxy.astype(np.float32), result.boxes.conf.astype(np.float32)
-        kept = single_bodies(keypoint[..., :2], bbox, score)
-        keypoint = keypoint[kept]
-        return FramePoses(
-            frame_index=frame.index,
-            time_s=frame.time_s,
-            keypoint=keypoint[..., :2],
-            keypoint_score=keypoint[..., 2] if keypoint.shape[-1] == 3 else np.ones(keypoint.shape[:2], np.float32),
-            bbox=bbox[kept],
-            bbox_score=score[kept],
+        return _poses(frame, self._network.detect(frame.image))
+
+    def detect_each(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FramePoses]]:
+        """Everybody in frame after frame, in order; frames are read ahead, and several are in the works at a time."""
+        for frame, found in self._network.detect_each((frame, frame.image) for frame in frames):
+            yield frame, _poses(frame, found)
+
+
+def _poses(frame: Frame, found: Detections) -> FramePoses:
+    keypoint, bbox, score = (array.astype(np.float32) for array in (found.keypoint, found.bbox, found.bbox_score))
+    kept = single_bodies(keypoint[..., :2], bbox, score)
+    keypoint = keypoint[kept]
+    return FramePoses(
+        frame_index=frame.index,
+        time_s=frame.time_s,
+        keypoint=keypoint[..., :2],
+        keypoint_score=keypoint[..., 2] if keypoint.shape[-1] == 3 else np.ones(keypoint.shape[:2], np.float32),
+        bbox=bbox[kept],
+        bbox_score=score[kept],
+    )
+
+
+class _Yolo:
+    """Any model that ultralytics runs, by ultralytics; on CUDA in batches."""
+
+    backend = "torch"
+
+    def __init__(self, path: str, name: str, device: str, precision: str) -> None:
+        self._yolo = load_ultralytics().YOLO(path, task="pose")
+        if self._yolo.task != "pose":
+            raise SkelactError(f"pose model {name}: expected a pose model, found one for {self._yolo.task!r}")
+        self._device, self._quantize = device, 16 if precision == "fp16" else None
+        found = self._results([np.zeros((64, 64, 3), np.uint8)])[0]
+        self.joints = 0 if found.keypoints is None else int(found.keypoints.data.shape[1])
+        self.imgsz: tuple[int, int] = tuple(self._yolo.predictor.imgsz)
+        if not path.lower().endswith(".pt"):
+            self.backend = self._yolo.predictor.model.format  # of ultralytics' names
+
+    def _results(self, images: list[Array]) -> Any:
+        return self._yolo.predict(
+            images,
+            conf=MIN_BBOX_SCORE,
+            max_det=MAX_PERSONS,
+            device=self._device,
+            quantize=self._quantize,
+            batch=len(images),
+            verbose=False,
+            save=False,
         )
+
+    def detect(self, image: Array) -> Detections:
+        return _detections(self._results([image])[0])
+
+    def detect_each(self, pictures: Iterable[tuple[Frame, Array]]) -> Iterator[tuple[Frame, Detections]]:
+        size = CUDA_BATCH if self._device.startswith("cuda") and self.backend == "torch" else 1
+        with contextlib.closing(read_ahead(pictures, max(2 * size, 8))) as ready:
+            while batch := list(itertools.islice(ready, size)):
+                results = self._results([image for _, image in batch])
+                for (frame, _), result in zip(batch, results, strict=True):
+                    yield frame, _detections(result)
+
+
+def _detections(result: Any) -> Detections:
+    result = result.cpu().numpy()
+    return Detections(result.keypoints.data, result.boxes.xyxy, result.boxes.conf)
+
+
+def _load(path: str, name: str, device: str, backend: str, precision: str, live: bool) -> OpenVinoNetwork | _Yolo:
+    """The network in the best backend, or in the one that is asked for."""
+    settings = precision, MIN_BBOX_SCORE, MAX_PERSONS, live
+    if backend not in BACKENDS or precision not in PRECISIONS:
+        raise SkelactError(
+            f"backend {backend!r}, precision {precision!r}: expected one of {', '.join(BACKENDS)} "
+            f"and one of {', '.join(PRECISIONS)}"
+        )
+    if Path(path).is_dir() and any(Path(path).glob("*.xml")) and device == "cpu":
+        return OpenVinoNetwork(Path(path), *settings)
+    is_pt = path.lower().endswith(".pt")
+    if backend == "openvino" and not (is_pt and device == "cpu"):
+        raise SkelactError(f"pose model {name}: --backend openvino takes a .pt or an OpenVINO folder, on --device cpu")
+    reason = None
+    if is_pt and device == "cpu" and (backend == "openvino" or (backend == "auto" and has_openvino())):
+        if not Path(path).exists():
+            load_ultralytics().YOLO(path, task="pose")  # downloads it
+        try:
+            return OpenVinoNetwork(exported(Path(path)), *settings)
+        except Exception as error:  # ultralytics' and OpenVINO's may raise anything
+            if backend == "openvino":
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    network = _Yolo(path, name, device, precision)  # a bad file is told of here, whoever stumbled over it first
+    if reason:
+        logger.warning("pose model %s: OpenVINO does not take it (%s); PyTorch does", name, reason)
+    return network
 
 
 def single_bodies(keypoint: Array, bbox: Array, bbox_score: Array) -> Array:

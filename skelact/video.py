@@ -7,13 +7,13 @@ import math
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import cv2
@@ -25,6 +25,7 @@ from skelact.structures import Array, Frame, VideoInfo
 
 logger = logging.getLogger("skelact")
 
+Item = TypeVar("Item")
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
 )
@@ -117,17 +118,17 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
             logger.warning("%s: the file is cut short: %s decoded", path, found)
 
 
-def read_ahead(frames: Iterator[Frame], depth: int = 8) -> Iterator[Frame]:
+def read_ahead(frames: Iterable[Item], depth: int = 8) -> Generator[Item, None, None]:
     """The same frames, decoded in a thread of their own while the caller works on those before.
 
     Args:
-        frames: of ``read_frames``.
+        frames: of ``read_frames``, or anything else that takes time to make.
         depth: frames to hold ready at most.
     """
-    ready: queue.Queue[Frame | BaseException | None] = queue.Queue(depth)
+    ready: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
     stopped = threading.Event()
 
-    def put(item: Frame | BaseException | None) -> None:
+    def put(item: Item | BaseException | None) -> None:
         while not stopped.is_set():
             with suppress(queue.Full):
                 return ready.put(item, timeout=0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,11 @@ class DrawnPoses:
         """Takes the place of the class's constructor."""
         self.loaded.append((str(name), device))
         return self
+
+    def detect_each(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FramePoses]]:
+        """Everybody in frame after frame."""
+        for frame in frames:
+            yield frame, self.detect(frame)
 
     def detect(self, frame: Frame) -> FramePoses:
         """Everybody in one frame."""

@@ -75,11 +75,14 @@ def test_a_pose_model_without_keypoint_scores(untrained: MakeModel) -> None:
 def test_its_provenance_tells_it_from_all_others(untrained: MakeModel, tmp_path: Path) -> None:
     path = tmp_path / "mine.pt"
     shutil.copy(untrained(), path)
-    provenance = PoseModel(path, "cpu").provenance
+    provenance = PoseModel(path, "cpu", "torch").provenance
     assert provenance == {
         "pose_model": "mine.pt",
         "pose_model_sha256": sha256_of(path),
         "ultralytics": load_ultralytics().__version__,
+        "pose_backend": "torch",
+        "pose_precision": "fp32",
+        "pose_imgsz": [640, 640],
     }
 
 

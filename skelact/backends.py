@@ -1,0 +1,197 @@
+"""Pose networks in OpenVINO: a ``.pt`` is exported once, and several frames are in the works at a time.
+
+The picture is prepared and the answer read with ultralytics' own code, so that detections equal those of its ``YOLO``.
+Inference requests are our own, as ultralytics runs one frame after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from skelact.errors import SkelactError
+from skelact.exported import no_deprecations
+from skelact.files import cache_folder, sha256_of
+from skelact.structures import Array
+from skelact.video import read_ahead
+from skelact.yolo import load_ultralytics
+
+logger = logging.getLogger("skelact")
+
+BACKENDS = ("auto", "torch", "openvino")
+PRECISIONS = ("fp32", "fp16", "bf16")
+EXPORT_FORMAT = 1  # part of the key under which exports are kept: raise it when they would come out differently
+IOU = 0.7  # ultralytics' default in prediction
+SPARE_REQUESTS = 1  # frames that wait for a core, beyond those in the works
+
+Named = TypeVar("Named")
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a network finds in a picture: keypoint (N, V, 2 or 3) and bbox (N, 4) xyxy in pixels, and bbox_score (N,)."""
+
+    keypoint: Array
+    bbox: Array
+    bbox_score: Array
+
+
+def has_openvino() -> bool:
+    """Whether the extra ``openvino`` is installed."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def exported(path: Path) -> Path:
+    """The folder with a ``.pt`` as an OpenVINO network, which is made when it is asked for the first time.
+
+    One export serves all shapes of video: OpenVINO fixes the shape when it compiles.
+
+    Args:
+        path: of the ``.pt``.
+    """
+    ultralytics = load_ultralytics()
+    versions = f"{EXPORT_FORMAT}-{ultralytics.__version__}-{version('torch')}-{version('openvino')}"
+    folder = cache_folder() / "openvino" / f"{sha256_of(path)}-{versions}"
+    if folder.is_dir():
+        return folder
+    logger.info("pose model %s: exporting it for OpenVINO, this once, into %s", path.name, folder.parent)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as work:
+        copy = shutil.copyfile(path, Path(work, "pose.pt"))  # ultralytics writes beside it
+        model = ultralytics.YOLO(copy, task="pose")
+        if model.task != "pose":
+            raise SkelactError(f"pose model {path}: expected a pose model, found one for {model.task!r}")
+        with no_deprecations():
+            made = model.export(format="openvino", dynamic=True, device="cpu")
+        with contextlib.suppress(OSError):  # another process was faster
+            os.rename(made, folder)
+    return folder
+
+
+class OpenVinoNetwork:
+    """A pose network in a folder that ultralytics' export wrote.
+
+    Args:
+        folder: with one ``.xml`` and ``metadata.yaml``.
+        precision: one of ``PRECISIONS``; the hardware takes the nearest that it has.
+        conf: score of a detection from which it counts.
+        max_det: how many to keep.
+        live: answer for each frame soonest, rather than for most frames in a second.
+
+    Attributes:
+        joints: how many it finds.
+        imgsz: (H, W) in pixels, in which a picture is fitted.
+    """
+
+    backend = "openvino"
+
+    def __init__(self, folder: Path, precision: str, conf: float, max_det: int, live: bool) -> None:
+        import openvino
+        from ultralytics.data.augment import LetterBox
+        from ultralytics.utils import YAML
+
+        found = YAML.load(folder / "metadata.yaml")
+        self.joints: int = found["kpt_shape"][0]
+        self.imgsz: tuple[int, int] = tuple(found["imgsz"])
+        self._kpt_shape, self._classes = found["kpt_shape"], len(found["names"])
+        self._end2end = bool(found.get("end2end"))
+        self._conf, self._max_det = conf, max_det
+        self._core = openvino.Core()
+        self._network = _taking_pictures(self._core.read_model(next(folder.glob("*.xml"))))
+        dynamic = self._network.input().partial_shape.is_dynamic
+        self._letterbox = LetterBox(self.imgsz, auto=dynamic, stride=int(found["stride"]))
+        types = {"fp32": openvino.Type.f32, "fp16": openvino.Type.f16, "bf16": openvino.Type.bf16}
+        self._hints = {
+            "PERFORMANCE_HINT": "LATENCY" if live else "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": types[precision],
+        }
+        self._requests: dict[tuple[int, ...], list[Any]] = {}
+
+    def detect(self, image: Array) -> Detections:
+        """Everybody in one picture (H, W, 3) BGR uint8."""
+        prepared = self.prepare(image)
+        request = self._requests_for(prepared.shape)[0]
+        request.start_async([prepared], share_inputs=False)
+        return self._finish(image.shape[:2], request)
+
+    def detect_each(self, pictures: Iterable[tuple[Named, Array]]) -> Iterator[tuple[Named, Detections]]:
+        """Everybody in picture after picture, each with the name that it came with, in order.
+
+        Pictures are read and prepared in a thread of their own while others are in the network.
+        """
+        prepared = ((name, image.shape[:2], self.prepare(image)) for name, image in pictures)
+        busy: deque[tuple[Named, tuple[int, int], Any]] = deque()
+        try:
+            with contextlib.closing(read_ahead(prepared)) as ready:
+                for name, img_shape, image in ready:
+                    _, *requests = self._requests_for(image.shape)
+                    if len(busy) >= len(requests):
+                        yield self._oldest(busy)
+                    free = next(request for request in requests if all(request is not other for *_, other in busy))
+                    free.start_async([image], share_inputs=False)
+                    busy.append((name, img_shape, free))
+            while busy:
+                yield self._oldest(busy)
+        finally:
+            for *_, request in busy:
+                request.wait()
+
+    def _oldest(self, busy: deque[tuple[Named, tuple[int, int], Any]]) -> tuple[Named, Detections]:
+        name, img_shape, request = busy.popleft()
+        return name, self._finish(img_shape, request)
+
+    def prepare(self, image: Array) -> Array:
+        """A picture as the network takes it: scaled, and padded with grey; (1, H, W, 3) BGR uint8."""
+        prepared: Array = np.ascontiguousarray(self._letterbox(image=image))[None]
+        return prepared
+
+    def _requests_for(self, shape: tuple[int, ...]) -> list[Any]:
+        """Requests of the network compiled for this shape of input: the first for ``detect``, the others in a row."""
+        if shape not in self._requests:
+            network = self._network.clone()
+            network.reshape(list(shape))
+            compiled = self._core.compile_model(network, "CPU", self._hints)
+            count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + SPARE_REQUESTS
+            self._requests[shape] = [compiled.create_infer_request() for _ in range(1 + count)]
+        return self._requests[shape]
+
+    def _finish(self, img_shape: tuple[int, ...], request: Any) -> Detections:
+        """Wait for an answer and read it."""
+        import torch
+        from ultralytics.utils import nms, ops
+
+        request.wait()
+        shape = tuple(request.get_input_tensor().shape)[1:3]
+        answer = torch.from_numpy(request.get_output_tensor().data.copy())
+        rows = nms.non_max_suppression(
+            answer, self._conf, IOU, max_det=self._max_det, nc=self._classes, end2end=self._end2end
+        )[0]
+        bbox = ops.scale_boxes(shape, rows[:, :4], img_shape)
+        keypoint = ops.scale_coords(shape, rows[:, 6:].view(len(rows), *self._kpt_shape), img_shape)
+        return Detections(keypoint.numpy(), bbox.numpy(), rows[:, 4].numpy())
+
+
+def _taking_pictures(network: Any) -> Any:
+    """The network with what comes before it: BGR uint8 to RGB in [0, 1], channels first."""
+    import openvino
+    from openvino.preprocess import ColorFormat, PrePostProcessor
+
+    steps = PrePostProcessor(network)
+    tensor = steps.input().tensor().set_element_type(openvino.Type.u8)
+    tensor.set_layout(openvino.Layout("NHWC")).set_color_format(ColorFormat.BGR)
+    converted = steps.input().preprocess().convert_element_type(openvino.Type.f32)
+    converted.convert_color(ColorFormat.RGB).scale(255.0)
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    return steps.build()

@@ -1,0 +1,165 @@
+"""Pose networks in OpenVINO: as exact as PyTorch, exported once, and given up where they fail."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import skelact.pose
+from skelact.backends import exported
+from skelact.errors import SkelactError
+from skelact.files import cache_folder
+from skelact.pose import PoseModel
+from skelact.structures import Frame, FramePoses
+from skelact.video import read_frames
+from skelact.yolo import load_ultralytics
+
+pytest.importorskip("openvino", reason="needs the extra openvino")
+pytestmark = pytest.mark.shared
+
+FILMS = ("jesse_dance.mp4", "S001C001P001R001A001_rgb.avi", "bigtuo_pose_test1.mp4", "one-by-one-person-detection.mp4")
+
+
+@pytest.fixture(scope="module")
+def weights(shared: Path) -> Path:
+    return shared / "weights" / "skelact-pose-start.pt"
+
+
+@pytest.fixture(scope="module")
+def openvino(weights: Path) -> PoseModel:
+    return PoseModel(weights, "cpu")
+
+
+def frames_of(shared: Path, name: str, count: int, step: int = 1) -> list[Frame]:
+    return list(islice(read_frames(shared / "media" / name), 0, count * step, step))
+
+
+@pytest.mark.parametrize("name", FILMS)
+def test_detections_are_those_of_ultralytics(shared: Path, weights: Path, openvino: PoseModel, name: str) -> None:
+    """Film of 16:9, upright and small: the same people, and joints within half a pixel."""
+    frames = frames_of(shared, name, 8, 10)
+    assert openvino.provenance["pose_backend"] == "openvino"
+    pytorch = PoseModel(weights, "cpu", "torch")
+    for frame, (same, found) in zip(frames, openvino.detect_each(frames), strict=True):
+        assert same is frame
+        assert_equal(found, pytorch.detect(frame))
+
+
+def assert_equal(found: FramePoses, expected: FramePoses) -> None:
+    # A detection right at the lowest score may be on either side of it.
+    found_sure, expected_sure = found.bbox_score > 0.11, expected.bbox_score > 0.11
+    assert found_sure.sum() == expected_sure.sum()
+    np.testing.assert_allclose(found.bbox[found_sure], expected.bbox[expected_sure], atol=0.5)
+    np.testing.assert_allclose(found.keypoint[found_sure], expected.keypoint[expected_sure], atol=0.5)
+    np.testing.assert_allclose(found.bbox_score[found_sure], expected.bbox_score[expected_sure], atol=1e-3)
+
+
+def test_an_openvino_folder_gives_what_ultralytics_makes_of_it(shared: Path) -> None:
+    path = shared / "weights" / "yolov8n-pose_int8_openvino_model"
+    yolo = load_ultralytics().YOLO(path, task="pose")
+    model = PoseModel(path, "cpu")
+    for frame in frames_of(shared, "jesse_dance.mp4", 3, 20):
+        result = yolo.predict(frame.image, conf=0.1, max_det=100, verbose=False)[0]
+        found = model.detect(frame)
+        assert len(found.bbox) > 0
+        distance = np.abs(found.keypoint[:, None] - result.keypoints.xy.numpy()).max(axis=(-1, -2)).min(axis=1)
+        assert distance.max() < 0.5
+
+
+def test_frame_by_frame_or_many_at_a_time_is_the_same(shared: Path, openvino: PoseModel) -> None:
+    frames = frames_of(shared, "jesse_dance.mp4", 12)
+    together = list(openvino.detect_each(frames))
+    assert [frame.index for frame, _ in together] == list(range(12))
+    for frame, found in together:
+        np.testing.assert_array_equal(found.keypoint, openvino.detect(frame).keypoint)
+
+
+def test_films_of_another_shape_in_between(shared: Path, openvino: PoseModel) -> None:
+    wide, upright = frames_of(shared, "jesse_dance.mp4", 3), frames_of(shared, "bigtuo_pose_test1.mp4", 3)
+    mixed = [frame for pair in zip(wide, upright, strict=True) for frame in pair]
+    for frame, found in openvino.detect_each(mixed):
+        np.testing.assert_array_equal(found.bbox, openvino.detect(frame).bbox)
+
+
+def test_an_error_of_the_source_surfaces_and_the_model_goes_on(shared: Path, openvino: PoseModel) -> None:
+    frames = frames_of(shared, "jesse_dance.mp4", 5)
+
+    def breaking() -> Iterator[Frame]:
+        yield from frames[:4]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(openvino.detect_each(breaking()))
+    assert len(list(openvino.detect_each(frames))) == 5
+    assert not [thread for thread in threading.enumerate() if thread.name == "decoder"]
+
+
+def test_who_stops_early_leaves_no_thread(shared: Path, openvino: PoseModel) -> None:
+    frames = frames_of(shared, "jesse_dance.mp4", 10)
+    poses = openvino.detect_each(iter(frames))
+    next(poses)
+    poses.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name == "decoder"]
+
+
+def test_it_is_exported_once(weights: Path, openvino: PoseModel, caplog: pytest.LogCaptureFixture) -> None:
+    folder = exported(weights)
+    made = folder.stat().st_mtime_ns
+    with caplog.at_level(logging.INFO, "skelact"):
+        PoseModel(weights, "cpu")
+    assert folder.stat().st_mtime_ns == made
+    assert not caplog.records
+
+
+def test_two_who_export_at_once(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one is done while this one works: both take what is there, and no rest stays."""
+    monkeypatch.setenv("SKELACT_CACHE", str(tmp_path))
+    rename, made = os.rename, []
+
+    def late(source: str, target: Path) -> None:
+        if not made:
+            made.append(target)
+            exported(weights)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    folder = exported(weights)
+    assert sorted(path.name for path in folder.glob("*")) == ["metadata.yaml", "pose.bin", "pose.xml"]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_where_openvino_fails_pytorch_goes_on(
+    shared: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(path: Path) -> Path:
+        raise RuntimeError("no operator\nof that name")
+
+    monkeypatch.setattr(skelact.pose, "exported", fail)
+    with caplog.at_level(logging.WARNING, "skelact"):
+        model = PoseModel(weights, "cpu")
+    assert model.provenance["pose_backend"] == "torch"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"pose model {weights}: OpenVINO does not take it (RuntimeError: no operator of that name); PyTorch does"
+    ]
+    with pytest.raises(SkelactError, match="no operator of that name"):
+        PoseModel(weights, "cpu", "openvino")
+
+
+def test_a_cache_that_cannot_be_written(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SKELACT_CACHE", str(tmp_path / "file"))
+    assert cache_folder() == tmp_path / "file"
+    assert PoseModel(weights, "cpu").provenance["pose_backend"] == "torch"
+
+
+def test_backends_and_precisions_that_are_not_there(weights: Path) -> None:
+    for wrong in ({"backend": "abacus"}, {"precision": "fp3"}):
+        with pytest.raises(SkelactError, match="expected one of auto, torch, openvino and one of fp32, fp16, bf16"):
+            PoseModel(weights, "cpu", **wrong)
