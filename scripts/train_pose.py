@@ -521,6 +521,7 @@ def prepare(people: Path, drawn: tuple[Path, ...], out: Path) -> None:
 @click.option("--round-images", default=3200, help="Images between two validations and checkpoints.")
 @click.option("--device", default="cpu", help="cpu, or a GPU's number.")
 @click.option("--nice", default=19, help="Lowering of the process's priority.")
+@click.option("--workers", default=2, help="Processes that read and change pictures.")
 def train(
     until: str,
     decay_hours: float,
@@ -533,6 +534,7 @@ def train(
     round_images: int,
     device: str,
     nice: int,
+    workers: int,
 ) -> None:
     """Train until a time of day, from the last checkpoint if there is one.
 
@@ -572,7 +574,7 @@ def train(
         "translate": 0.1,
         "scale": (0.75, 1.5),  # small people come from the mosaics
         "cache": "ram",
-        "workers": 8,
+        "workers": workers,
         "amp": device != "cpu",
         "deterministic": False,
         "seed": int(time.time()) % 100_000,  # a resumed run shall not see the same pictures again
@@ -618,10 +620,11 @@ def evaluate(
 @main.command()
 @click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-def export(checkpoint: Path, out: Path) -> None:
+@click.option("--imgsz", default=320, help="Longer side of the pictures that the network will be shown.")
+def export(checkpoint: Path, out: Path, imgsz: int) -> None:
     """Write a checkpoint's averaged weights alone, in half precision, without paths of this machine."""
     model, state = load_checkpoint(checkpoint)
-    args = {"task": "pose", "imgsz": state["train_args"]["imgsz"], "data": "people"}
+    args = {"task": "pose", "imgsz": imgsz, "data": "people"}
     model = model.half()
     model.args = args
     model.criterion = None

@@ -41,7 +41,7 @@ Named = TypeVar("Named")
 
 @dataclass(frozen=True)
 class Detections:
-    """What a network finds in a picture: keypoint (N, V, 2 or 3) and bbox (N, 4) xyxy in pixels, and bbox_score (N,)."""
+    """What a network finds in a picture: keypoint (N, V, 2 or 3), bbox (N, 4) xyxy, in pixels, bbox_score (N,)."""
 
     keypoint: Array
     bbox: Array
