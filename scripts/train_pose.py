@@ -22,7 +22,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,6 +37,7 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import RandomSampler
 from ultralytics import YOLO
 from ultralytics.data.augment import RandomPerspective
@@ -233,6 +234,7 @@ class TimedPoseTrainer(PoseTrainer):
 
     plan: Plan
     round_images: int
+    bf16: bool
     last: Path
     best: Path
     steps = 0
@@ -277,6 +279,8 @@ class TimedPoseTrainer(PoseTrainer):
             torch.set_flush_denormal(True)
         if type(self.model.init_criterion()) is v8PoseLoss:  # yolo26's loss needs no longer reach
             self.model.criterion = TeacherPoseLoss(self.model)
+        if self.bf16:  # in this network alone, not in the averaged one, which is validated and saved
+            self.model.predict = in_bf16(self.model.predict)
         self.ema.decay = lambda updates: min(0.996, updates / (updates + 20))  # a memory of about 250 steps
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -315,6 +319,17 @@ class TimedPoseTrainer(PoseTrainer):
 
     def final_eval(self) -> None:
         """Leave the checkpoints as they are: stripped of the optimizer they could not be gone on from."""
+
+
+def in_bf16(predict: Callable[..., Any]) -> Callable[..., Any]:
+    """A network's forward pass with bf16 in its convolutions, answering in fp32: losses need its precision."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            answer = predict(*args, **kwargs)
+        return tree_map_only(torch.Tensor, torch.Tensor.float, answer)
+
+    return forward
 
 
 def move_boxes(self: RandomPerspective, bboxes: Array, affine: Array) -> Array:
@@ -522,6 +537,7 @@ def prepare(people: Path, drawn: tuple[Path, ...], out: Path) -> None:
 @click.option("--device", default="cpu", help="cpu, or a GPU's number.")
 @click.option("--nice", default=19, help="Lowering of the process's priority.")
 @click.option("--workers", default=2, help="Processes that read and change pictures.")
+@click.option("--bf16", is_flag=True, help="bf16 in the forward pass: twice as fast on CPUs with AMX.")
 def train(
     until: str,
     decay_hours: float,
@@ -535,6 +551,7 @@ def train(
     device: str,
     nice: int,
     workers: int,
+    bf16: bool,
 ) -> None:
     """Train until a time of day, from the last checkpoint if there is one.
 
@@ -583,6 +600,7 @@ def train(
     trainer_class = TimedPoseTrainer
     trainer_class.plan = Plan(end=next_time(until), decay_s=decay_hours * 3600)
     trainer_class.round_images = round_images
+    trainer_class.bf16 = bf16
     trainer_class(overrides=overrides).train()
 
 

@@ -84,6 +84,8 @@ main.add_command(live)
 @cli_options.models
 @cli_options.fusion_weights
 @cli_options.pose_model
+@cli_options.backend
+@cli_options.precision
 @cli_options.device
 @cli_options.tracker
 @cli_options.clean

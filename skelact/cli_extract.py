@@ -10,7 +10,7 @@ import click
 from skelact import cli_options
 
 # Options that change how the work is done and not what comes out; they stay out of the provenance.
-_HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--offline", "--quiet")
+_HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--backend", "--offline", "--quiet")
 
 
 @click.command("extract-poses")
@@ -24,6 +24,8 @@ _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--offlin
 @click.option("--max-frames", type=click.IntRange(1), help="Take no more of a video.")
 @click.option("--stride", type=click.IntRange(1), default=1, show_default=True, help="Pose every Nth frame only.")
 @cli_options.pose_model
+@cli_options.backend
+@cli_options.precision
 @cli_options.offline
 @cli_options.tracker
 @click.option("--clean/--no-clean", default=True, show_default=True, help="Take outliers and jitter out of poses.")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 @cli_options.models
 @cli_options.fusion_weights
 @cli_options.pose_model
+@cli_options.backend
+@cli_options.precision
 @cli_options.device
 @cli_options.tracker
 @click.option("--clean/--no-clean", default=True, show_default=True, help="Smooth the joints (One-Euro filter).")

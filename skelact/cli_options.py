@@ -72,6 +72,20 @@ pose_model = click.option(
 )
 
 
+backend = click.option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "openvino"]),
+    default="auto",
+    show_default=True,
+    help="What runs a .pt pose model; auto is OpenVINO on the CPU where it is installed, else PyTorch.",
+)
+precision = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    help="Of the pose network, where the hardware has it. Default: fp16 on CUDA, else fp32.",
+)
+
+
 def _regions(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Region]:
     """``x1,y1 x2,y2 x3,y3`` as polygons; the module that knows them is loaded only for those who name one."""
     if not values:

@@ -44,15 +44,18 @@ class PoseSettings:
     Attributes:
         pose_model: anything that ultralytics' ``YOLO()`` takes.
         pose_model_sha256: of it.
+        backend, precision: of the pose model, as in ``pose.PoseModel``.
         tracker: name or YAML file.
         stride: pose every so many frames; the others are interpolated.
         max_frames: take no more of a video; None for all.
         clean: take outliers and jitter away.
-        device: where to work; poses are kept whatever it is.
+        device: where to work; poses are kept whatever it or the backend is.
     """
 
     pose_model: str
     pose_model_sha256: str | None
+    backend: str
+    precision: str | None
     tracker: str
     stride: int
     max_frames: int | None
@@ -63,7 +66,7 @@ class PoseSettings:
         """Names the poses of a video in the work folder; another file or another setting has another."""
         stat = path.stat()
         parts = {**asdict(self), "video": [path.name, stat.st_size, stat.st_mtime_ns], "version": POSES_VERSION}
-        del parts["device"]
+        del parts["device"], parts["backend"]
         if self.pose_model_sha256:
             del parts["pose_model"]  # the same file under another name
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -98,6 +101,8 @@ def extract_poses(
     max_frames: int | None = None,
     stride: int = 1,
     pose_model: str | Path = DEFAULT_POSE_MODEL,
+    backend: str = "auto",
+    precision: str | None = None,
     device: str | None = None,
     tracker: str = DEFAULT_TRACKER,
     clean: bool = True,
@@ -121,7 +126,7 @@ def extract_poses(
         num_person: persons to keep of each video, by the rule of ``persons.main_persons``.
         max_frames: take no more of a video.
         stride: pose every so many frames; the others are interpolated.
-        pose_model, device, tracker: as in ``predict``.
+        pose_model, backend, precision, device, tracker: as in ``predict``.
         clean: take outliers and jitter out of the poses.
         half: float16 on disk.
         workers: processes; None chooses.
@@ -141,10 +146,12 @@ def extract_poses(
     Tracker(tracker)
     # Here too, so that a wrong model ends all at once; asked as the tasks ask, so that this process loads it once.
     pose_model, _ = choose_pose_model(pose_model)
-    estimator = _estimator(pose_model, choose_device(device))
+    estimator = _estimator(pose_model, choose_device(device), backend, precision)
     settings = PoseSettings(
         pose_model=pose_model,
         pose_model_sha256=estimator.provenance["pose_model_sha256"],
+        backend=backend,
+        precision=precision,
         tracker=tracker,
         stride=stride,
         max_frames=max_frames,
@@ -227,7 +234,7 @@ def _pose_task(item: tuple[Path, PoseSettings]) -> PoseSequence | str:
     try:
         return estimate_poses(
             path,
-            _estimator(settings.pose_model, settings.device),
+            _estimator(settings.pose_model, settings.device, settings.backend, settings.precision),
             settings.tracker,
             progress=False,
             stride=settings.stride,
@@ -241,9 +248,9 @@ def _pose_task(item: tuple[Path, PoseSettings]) -> PoseSequence | str:
 
 
 @functools.cache
-def _estimator(pose_model: str, device: str | None) -> PoseModel:
+def _estimator(pose_model: str, device: str | None, backend: str, precision: str | None) -> PoseModel:
     """Loaded once in each process."""
-    return PoseModel(pose_model, device)
+    return PoseModel(pose_model, device, backend, precision)
 
 
 def _without_excluded(clips: list[Clip], exclude: str | Path | None) -> list[Clip]:

@@ -292,6 +292,8 @@ def live(
     model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     *,
     pose_model: str | Path = DEFAULT_POSE_MODEL,
+    backend: str = "auto",
+    precision: str | None = None,
     device: str | None = None,
     tracker: str = DEFAULT_TRACKER,
     fusion_weights: Sequence[float] | None = None,
@@ -317,8 +319,8 @@ def live(
 
     Args:
         source: index of a camera, address of a stream (RTSP, HTTP), or a video file, which plays at its own rate.
-        model, pose_model, device, tracker, fusion_weights, stream, layout, class_names, classes, unknown_below: as for
-            ``predict``.
+        model, pose_model, backend, precision, device, tracker, fusion_weights, stream, layout, class_names, classes,
+            unknown_below: as for ``predict``.
         window_s, step_s, min_duration_s, subjects: as for ``predict``.
         clean: clean the poses.
         duration_s: stop after so many seconds; None for the end of the source.
@@ -343,7 +345,7 @@ def live(
     settings = TimelineSettings(
         tuple(window_s or (classifier.window_s,)), step_s, min_duration_s, unknown_below=threshold, subjects=subjects
     )
-    estimator = PoseModel(pose_model, device, live=True)
+    estimator = PoseModel(pose_model, device, backend, precision, live=True)
     return LiveSession(
         source, estimator, classifier, settings, tracker, clean, duration_s, timeout_s, reconnect, on_frame
     )

@@ -191,6 +191,8 @@ class PredictSettings:
 
     models: tuple[str, ...]
     pose_model: str
+    backend: str
+    precision: str | None
     device: str | None
     tracker: str
     clean: bool | None
@@ -246,7 +248,9 @@ class Predictor:
             for member in self.classifier.members:
                 check_takes_video(member.name, member.checkpoint.clips)
             probe_video(path)  # a file that is no video should not wait for the pose model
-            self._pose_model = PoseModel(self.settings.pose_model, self.settings.device)
+            self._pose_model = PoseModel(
+                self.settings.pose_model, self.settings.device, self.settings.backend, self.settings.precision
+            )
         clean = self.settings.clean is not False
         return estimate_poses(path, self._pose_model, self.settings.tracker, self.progress, clean=clean)
 
@@ -309,6 +313,8 @@ def predict(
     model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     *,
     pose_model: str | Path = DEFAULT_POSE_MODEL,
+    backend: str = "auto",
+    precision: str | None = None,
     device: str | None = None,
     tracker: str = DEFAULT_TRACKER,
     clean: bool | None = None,
@@ -345,6 +351,7 @@ def predict(
         sources: video files, folders of them, or annotation pickles.
         model: zoo name or checkpoint path; several are fused.
         pose_model: anything that ultralytics' ``YOLO()`` takes, with 17 COCO keypoints.
+        backend, precision: of the pose model, as in ``pose.PoseModel``.
         device: ``cuda``, ``mps``, ``cpu``; None chooses.
         tracker: one of ``tracking.TRACKERS`` or a YAML file.
         clean: take outliers and jitter out of the poses; None does so with those of videos, not with those of pickles.
@@ -381,6 +388,8 @@ def predict(
     settings = PredictSettings(
         models=tuple(map(str, [model] if isinstance(model, str | Path) else model)),
         pose_model=str(pose_model),
+        backend=backend,
+        precision=precision,
         device=device,
         tracker=tracker,
         clean=clean,

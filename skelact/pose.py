@@ -219,7 +219,7 @@ def _load(path: str, name: str, device: str, backend: str, precision: str, live:
         return OpenVinoNetwork(Path(path), *settings)
     is_pt = path.lower().endswith(".pt")
     if backend == "openvino" and not (is_pt and device == "cpu"):
-        raise SkelactError(f"pose model {name}: --backend openvino takes a .pt or an OpenVINO folder, on --device cpu")
+        raise SkelactError(f"pose model {name}: backend openvino takes a .pt or an OpenVINO folder, on --device cpu")
     reason = None
     if is_pt and device == "cpu" and (backend == "openvino" or (backend == "auto" and has_openvino())):
         if not Path(path).exists():
