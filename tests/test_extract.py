@@ -57,7 +57,7 @@ class Estimator(DrawnPoses):
 def drawn(films: dict[str, Film], monkeypatch: pytest.MonkeyPatch) -> Estimator:
     estimator = Estimator([film for name, film in films.items() if name != "nobody"])
     monkeypatch.setattr(extract, "choose_pose_model", lambda name: (str(name), None))
-    monkeypatch.setattr(extract, "_estimator", lambda pose_model, device: estimator)
+    monkeypatch.setattr(extract, "_estimator", lambda *settings: estimator)
     return estimator
 
 
@@ -99,7 +99,7 @@ def test_the_pose_model_is_loaded_once(
 ) -> None:
     loaded = []
 
-    def load(pose_model: str, device: str | None) -> Estimator:
+    def load(pose_model: str, *settings: str | None) -> Estimator:
         loaded.append(pose_model)
         return Estimator([film for name, film in films.items() if name != "nobody"])
 
