@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from skelact.errors import SkelactError
 
 if TYPE_CHECKING:
+    from skelact.benchmark import benchmark
     from skelact.checkpoint import load_checkpoint, save_checkpoint
     from skelact.classifier import inspect_checkpoint
     from skelact.converters import convert
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SkelactError",
     "__version__",
+    "benchmark",
     "convert",
     "export",
     "extract_poses",
@@ -44,6 +46,7 @@ __all__ = [
 
 # Imported on first use: torch takes seconds, and ``skelact --help`` should not wait for it.
 _LAZY = {
+    "benchmark": "skelact.benchmark",
     "convert": "skelact.converters",
     "predict": "skelact.pipeline",
     "inspect_checkpoint": "skelact.classifier",

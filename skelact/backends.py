@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from skelact.errors import SkelactError
-from skelact.exported import no_deprecations
+from skelact.exported import no_deprecations, openvino_core
 from skelact.files import cache_folder, sha256_of
 from skelact.structures import Array
 from skelact.video import read_ahead
@@ -108,7 +108,7 @@ class OpenVinoNetwork:
         self._kpt_shape, self._classes = found["kpt_shape"], len(found["names"])
         self._end2end = bool(found.get("end2end"))
         self._conf, self._max_det = conf, max_det
-        self._core = openvino.Core()
+        self._core = openvino_core()
         self._network = _taking_pictures(self._core.read_model(next(folder.glob("*.xml"))))
         dynamic = self._network.input().partial_shape.is_dynamic
         self._letterbox = LetterBox(self.imgsz, auto=dynamic, stride=int(found["stride"]))
@@ -124,38 +124,78 @@ class OpenVinoNetwork:
         prepared = self.prepare(image)
         request = self._requests_for(prepared.shape)[0]
         request.start_async([prepared], share_inputs=False)
-        return self._finish(image.shape[:2], request)
+        return self.read(_answer(request), prepared.shape, image.shape)
 
     def detect_each(self, pictures: Iterable[tuple[Named, Array]]) -> Iterator[tuple[Named, Detections]]:
         """Everybody in picture after picture, each with the name that it came with, in order.
 
         Pictures are read and prepared in a thread of their own while others are in the network.
         """
-        prepared = ((name, image.shape[:2], self.prepare(image)) for name, image in pictures)
-        busy: deque[tuple[Named, tuple[int, int], Any]] = deque()
-        try:
-            with contextlib.closing(read_ahead(prepared)) as ready:
-                for name, img_shape, image in ready:
-                    _, *requests = self._requests_for(image.shape)
-                    if len(busy) >= len(requests):
-                        yield self._oldest(busy)
-                    free = next(request for request in requests if all(request is not other for *_, other in busy))
-                    free.start_async([image], share_inputs=False)
-                    busy.append((name, img_shape, free))
-            while busy:
-                yield self._oldest(busy)
-        finally:
-            for *_, request in busy:
-                request.wait()
-
-    def _oldest(self, busy: deque[tuple[Named, tuple[int, int], Any]]) -> tuple[Named, Detections]:
-        name, img_shape, request = busy.popleft()
-        return name, self._finish(img_shape, request)
+        prepared = (((name, image.shape), self.prepare(image)) for name, image in pictures)
+        with contextlib.closing(read_ahead(prepared)) as ready:
+            for (name, img_shape), shape, answer in self.infer_each(ready):
+                yield name, self.read(answer, shape, img_shape)
 
     def prepare(self, image: Array) -> Array:
         """A picture as the network takes it: scaled, and padded with grey; (1, H, W, 3) BGR uint8."""
         prepared: Array = np.ascontiguousarray(self._letterbox(image=image))[None]
         return prepared
+
+    def infer_each(self, prepared: Iterable[tuple[Named, Array]]) -> Iterator[tuple[Named, tuple[int, ...], Array]]:
+        """Through the network, several pictures at a time: the name, shape and raw answer of each, in order."""
+        busy: deque[tuple[Named, tuple[int, ...], Any]] = deque()
+
+        def oldest() -> tuple[Named, tuple[int, ...], Array]:
+            name, shape, request = busy.popleft()
+            return name, shape, _answer(request)
+
+        try:
+            for name, image in prepared:
+                _, *requests = self._requests_for(image.shape)
+                if len(busy) >= len(requests):
+                    yield oldest()
+                free = next(request for request in requests if all(request is not other for *_, other in busy))
+                free.start_async([image], share_inputs=False)
+                busy.append((name, image.shape, free))
+            while busy:
+                yield oldest()
+        finally:
+            for *_, request in busy:
+                request.wait()
+
+    def read(self, answer: Array, shape: tuple[int, ...], img_shape: tuple[int, ...]) -> Detections:
+        """What an answer says.
+
+        Args:
+            answer: raw, of ``infer_each``.
+            shape: of the prepared picture, (1, H, W, 3).
+            img_shape: (H, W, ...) of the picture itself.
+        """
+        import torch
+        from ultralytics.utils import nms, ops
+
+        rows = nms.non_max_suppression(
+            torch.from_numpy(answer), self._conf, IOU, max_det=self._max_det, nc=self._classes, end2end=self._end2end
+        )[0]
+        bbox = ops.scale_boxes(shape[1:3], rows[:, :4], img_shape[:2])
+        keypoint = ops.scale_coords(shape[1:3], rows[:, 6:].view(len(rows), *self._kpt_shape), img_shape[:2])
+        return Detections(keypoint.numpy(), bbox.numpy(), rows[:, 4].numpy())
+
+    def stages(self, images: Sequence[Array]) -> dict[str, Callable[[], int]]:
+        """The steps of ``detect_each`` alone, to be timed; each tells for how many pictures it was done."""
+        prepared = [((k, image.shape), self.prepare(image)) for k, image in enumerate(images)]
+        answers = list(self.infer_each(prepared))
+
+        def read() -> int:
+            for (_, img_shape), shape, answer in answers:
+                self.read(answer, shape, img_shape)
+            return len(answers)
+
+        return {
+            "letterbox": lambda: len([self.prepare(image) for image in images]),
+            "pose": lambda: sum(1 for _ in self.infer_each(prepared)),
+            "post-process": read,
+        }
 
     def _requests_for(self, shape: tuple[int, ...]) -> list[Any]:
         """Requests of the network compiled for this shape of input: the first for ``detect``, the others in a row."""
@@ -167,20 +207,12 @@ class OpenVinoNetwork:
             self._requests[shape] = [compiled.create_infer_request() for _ in range(1 + count)]
         return self._requests[shape]
 
-    def _finish(self, img_shape: tuple[int, ...], request: Any) -> Detections:
-        """Wait for an answer and read it."""
-        import torch
-        from ultralytics.utils import nms, ops
 
-        request.wait()
-        shape = tuple(request.get_input_tensor().shape)[1:3]
-        answer = torch.from_numpy(request.get_output_tensor().data.copy())
-        rows = nms.non_max_suppression(
-            answer, self._conf, IOU, max_det=self._max_det, nc=self._classes, end2end=self._end2end
-        )[0]
-        bbox = ops.scale_boxes(shape, rows[:, :4], img_shape)
-        keypoint = ops.scale_coords(shape, rows[:, 6:].view(len(rows), *self._kpt_shape), img_shape)
-        return Detections(keypoint.numpy(), bbox.numpy(), rows[:, 4].numpy())
+def _answer(request: Any) -> Array:
+    """A copy of a request's answer, once it is there."""
+    request.wait()
+    answer: Array = request.get_output_tensor().data.copy()
+    return answer
 
 
 def _taking_pictures(network: Any) -> Any:

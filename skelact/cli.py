@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from skelact import __version__, cli_options
+from skelact.cli_benchmark import benchmark
 from skelact.cli_convert import convert
 from skelact.cli_data import dataset_info, is_dataset, merge
 from skelact.cli_evaluate import fuse, test
@@ -77,6 +78,7 @@ main.add_command(export)
 main.add_command(merge)
 main.add_command(report)
 main.add_command(live)
+main.add_command(benchmark)
 
 
 @main.command()

@@ -6,6 +6,7 @@ TorchScript runs on the CPU. Files come from strangers: what would run code or r
 
 from __future__ import annotations
 
+import functools
 import io
 import sys
 import warnings
@@ -198,13 +199,22 @@ def _messages(message: Any) -> Iterator[Any]:
                 yield from _messages(child)
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """The one OpenVINO core of this process, which is never given up.
+
+    On a CPU with AMX each core gives the thread that makes it a stack for signal handlers and frees it in the end. After
+    two of them that thread is left with one that is freed, and dies of the next signal: Ctrl-C, or a child that ends.
+    """
+    return import_extra("openvino", "openvino").Core()
+
+
 def _load_openvino(path: Path) -> tuple[Metadata, Run]:
     """OpenVINO's own reader resolves no entities, knows no operators but its own and checks the size of weights."""
-    openvino = import_extra("openvino", "openvino")
     text = path.read_bytes()
     if not text.startswith(b"<"):  # it would find out the format by itself
         raise Refused("it is no XML")
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(text, path.with_suffix(".bin").read_bytes())
     metadata = {
         key: model.get_rt_info(["skelact", key]).astype(str)

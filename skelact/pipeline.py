@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -58,6 +59,67 @@ SUBTITLES: dict[str, Callable[[SourceResult], str]] = {"srt": to_srt, "vtt": to_
 # --- poses -------------------------------------------------------------------------------------------------------
 
 
+class FollowedFrames:
+    """The frames of a video, followed: who is where in each, and what tells people and shots apart.
+
+    Args:
+        tracker: one of ``tracking.TRACKERS`` or a YAML file.
+        info: of the video.
+        stride: people are looked for in every so many frames.
+    """
+
+    def __init__(self, tracker: str, info: VideoInfo, stride: int = 1) -> None:
+        self.info, self.stride, self.fps = info, stride, info.fps / stride
+        self.tracker = Tracker(tracker, self.fps)
+        self.time_s: list[float] = []
+        self._differences: list[float] = []
+        self._thumbnail: Array | None = None
+        self._frames: list[FramePoses] = []
+        self._ids: list[Array] = []
+        self._colours: list[Array] = []
+        self._faces: list[Array] = []
+
+    def look_through(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Look through all frames for cuts, and give back those in which to look for people."""
+        for frame in frames:
+            before, self._thumbnail = self._thumbnail, thumbnail(frame.image)
+            self._differences.append(0.0 if before is None else difference(before, self._thumbnail))
+            self.time_s.append(frame.time_s)
+            if frame.index % self.stride == 0:
+                yield frame
+
+    def follow(self, frame: Frame, poses: FramePoses) -> None:
+        """Take in who was found in the next of these."""
+        self._frames.append(poses)
+        self._ids.append(self.tracker.update(poses, frame.image))
+        self._colours.append(clothes_colour(frame.image, poses.keypoint))
+        self._faces.append(find_faces(poses.keypoint, poses.bbox))
+
+    def sequence(self, provenance: Mapping[str, Any], clean: bool) -> PoseSequence:
+        """Everybody in all frames, mended, ranked by ``persons.rank_tracks``, and cleaned if wanted."""
+        mending = Mending(max_gap=max(1, round(Mending.max_gap / self.stride)))
+        tracks = build_tracks(self._frames, self._ids, self.fps, self._colours, mending)
+        if clean:
+            tracks = clean_tracks(tracks, self.fps)
+        times = np.array(self.time_s)
+        tracks = tuple(stretch(track, self.stride, times) for track in tracks)
+        return PoseSequence(
+            info=self.info,
+            tracks=rank_tracks(tracks, self.info.img_shape, len(times)),
+            num_frames=len(times),
+            layout=COCO.name,
+            time_s=times,
+            provenance={
+                **provenance,
+                "tracker": self.tracker.name,
+                "stride": self.stride,
+                "cleaning": asdict(Cleaning()) if clean else None,
+            },
+            faces=tuple(self._faces[k // self.stride] for k in range(len(times))),
+            cuts_s=tuple(self.time_s[k] for k in find_cuts(self._differences)),
+        )
+
+
 def estimate_poses(
     source: str | Path,
     pose_model: PoseModel,
@@ -85,59 +147,18 @@ def estimate_poses(
         SkelactError: the file is missing, no video, or nothing of it can be decoded.
     """
     info = probe_video(source)
-    following = Tracker(tracker, info.fps / stride)
-    frames: list[FramePoses] = []
-    ids: list[Array] = []
-    colours: list[Array] = []
-    faces: list[Array] = []
-    differences: list[float] = []
-    time_s: list[float] = []
+    followed = FollowedFrames(tracker, info, stride)
     total = min(info.num_frames or sys.maxsize, max_frames or sys.maxsize)
-
-    def decoded() -> Iterator[Frame]:
-        """The frames to pose; all of them are looked through for cuts."""
-        before: Array | None = None
-        for frame in itertools.islice(read_frames(source), max_frames):
-            time_s.append(frame.time_s)
-            small = thumbnail(frame.image)
-            differences.append(0.0 if before is None else difference(before, small))
-            before = small
-            bar.update()
-            if frame.index % stride == 0:
-                yield frame
-
-    with tqdm(
+    frames: Iterable[Frame] = tqdm(
+        itertools.islice(read_frames(source), max_frames),
         desc=Path(source).name,
         total=total if total < sys.maxsize else None,
         unit=" frames",
         disable=None if progress else True,
-    ) as bar:
-        for frame, poses in pose_model.detect_each(decoded()):
-            frames.append(poses)
-            ids.append(following.update(poses, frame.image))
-            colours.append(clothes_colour(frame.image, poses.keypoint))
-            faces.append(find_faces(poses.keypoint, poses.bbox))
-    mending = Mending(max_gap=max(1, round(Mending.max_gap / stride)))
-    tracks = build_tracks(frames, ids, info.fps / stride, colours, mending)
-    if clean:
-        tracks = clean_tracks(tracks, info.fps / stride)
-    times = np.array(time_s)
-    tracks = tuple(stretch(track, stride, times) for track in tracks)
-    return PoseSequence(
-        info=info,
-        tracks=rank_tracks(tracks, info.img_shape, len(times)),
-        num_frames=len(times),
-        layout=COCO.name,
-        time_s=times,
-        provenance={
-            **pose_model.provenance,
-            "tracker": following.name,
-            "stride": stride,
-            "cleaning": asdict(Cleaning()) if clean else None,
-        },
-        faces=tuple(faces[k // stride] for k in range(len(times))),
-        cuts_s=tuple(time_s[k] for k in find_cuts(differences)),
     )
+    for frame, poses in pose_model.detect_each(followed.look_through(frames)):
+        followed.follow(frame, poses)
+    return followed.sequence(pose_model.provenance, clean)
 
 
 def annotation_sequence(path: str | Path, annotation: Annotation, clean: bool = False) -> PoseSequence:
@@ -300,7 +321,9 @@ class Predictor:
             )
             for kind, out in outputs.items():
                 if kind == "out_video":
-                    _draw(path, result, out, settings, self.progress)
+                    from skelact.render import draw_result
+
+                    draw_result(path, result, out, self.progress, settings.regions, settings.blur_faces)
                 else:
                     write_text(SUBTITLES[kind](result), str(out))
         except SkelactError as error:
@@ -546,25 +569,3 @@ def _output_paths(
         candidates = (out / f"{name}{suffix}" for name in names)
         paths.append(not_a_source(next(path for path in candidates if path not in paths), found))
     return paths
-
-
-def _draw(path: Path, result: SourceResult, out: Path, settings: PredictSettings, progress: bool) -> None:
-    from skelact.render import render_poses, render_video
-
-    assert result.sequence is not None
-    labels, segments = [], result.predictions
-    if result.granularity == "clip":
-        labels, segments = [(p.start_s, p.stop_s, f"{p.class_name} {p.score:.2f}") for p in result.predictions], ()
-    if path.suffix.lower() in PICKLE_SUFFIXES:
-        render_poses(result.sequence, labels, out, progress, segments=segments)
-        return
-    render_video(
-        path,
-        result.sequence,
-        labels,
-        out,
-        progress,
-        segments=segments,
-        regions=settings.regions,
-        hide_faces=settings.blur_faces,
-    )

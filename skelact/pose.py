@@ -6,7 +6,7 @@ import contextlib
 import io
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,10 @@ class PoseModel:
         for frame, found in self._network.detect_each((frame, frame.image) for frame in frames):
             yield frame, _poses(frame, found)
 
+    def stages(self, images: Sequence[Array]) -> dict[str, Callable[[], int]]:
+        """Letterbox, network and post-processing of pictures, to be timed; each tells for how many it was done."""
+        return self._network.stages(images)
+
 
 def _poses(frame: Frame, found: Detections) -> FramePoses:
     keypoint, bbox, score = (array.astype(np.float32) for array in (found.keypoint, found.bbox, found.bbox_score))
@@ -190,16 +194,53 @@ class _Yolo:
             save=False,
         )
 
+    def _batch_size(self) -> int:
+        return CUDA_BATCH if self._device.startswith("cuda") and self.backend == "torch" else 1
+
     def detect(self, image: Array) -> Detections:
         return _detections(self._results([image])[0])
 
     def detect_each(self, pictures: Iterable[tuple[Frame, Array]]) -> Iterator[tuple[Frame, Detections]]:
-        size = CUDA_BATCH if self._device.startswith("cuda") and self.backend == "torch" else 1
+        size = self._batch_size()
         with contextlib.closing(read_ahead(pictures, max(2 * size, 8))) as ready:
             while batch := list(itertools.islice(ready, size)):
                 results = self._results([image for _, image in batch])
                 for (frame, _), result in zip(batch, results, strict=True):
                     yield frame, _detections(result)
+
+    def stages(self, images: Sequence[Array]) -> dict[str, Callable[[], int]]:
+        """The steps of ``detect_each`` alone, to be timed; each tells for how many pictures it was done."""
+        import torch
+
+        size = self._batch_size()
+        batches = [list(images[k : k + size]) for k in range(0, len(images), size)]
+        self._results(batches[0])  # makes the predictor
+        predictor = self._yolo.predictor
+        predictor.batch = [""] * size, None, None
+
+        def letterbox() -> int:
+            for batch in batches:
+                predictor.preprocess(batch)
+            return len(images)
+
+        prepared = [predictor.preprocess(batch) for batch in batches]
+
+        def infer() -> int:
+            with torch.inference_mode():
+                for tensor in prepared:
+                    predictor.inference(tensor)
+                if self._device.startswith("cuda"):
+                    torch.cuda.synchronize()
+            return len(images)
+
+        def read() -> int:
+            for batch, tensor, answer in zip(batches, prepared, answers, strict=True):
+                predictor.postprocess(answer, tensor, batch)
+            return len(images)
+
+        with torch.inference_mode():
+            answers = [predictor.inference(tensor) for tensor in prepared]
+        return {"letterbox": letterbox, "pose": infer, "post-process": read}
 
 
 def _detections(result: Any) -> Detections:

@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from skelact.annotations import PICKLE_SUFFIXES
 from skelact.errors import SkelactError
 from skelact.faces import blur_faces, faces_around
 from skelact.lettering import INK, PAPER, TRACK_COLORS, Color, draw_text, text_width
 from skelact.roi import Region
 from skelact.skeleton import LAYOUTS, Layout
 from skelact.strip import Current, Strip
-from skelact.structures import Array, PoseSequence, Prediction, Track
+from skelact.structures import Array, PoseSequence, Prediction, SourceResult, Track
 from skelact.video import DEFAULT_FPS, VideoWriter, probe_video, read_frames
 
 T = TypeVar("T")
@@ -131,6 +132,40 @@ class Overlay:
                 cv2.circle(image, fine[v], radius, INK if edge else PAPER, -1, cv2.LINE_AA, SUBPIXEL)
         _draw_tag(image, f"{track.track_id} {caption}".strip(), (float(left), float(top)), color, text_px)
         return np.array((left, top, right, bottom))
+
+
+def draw_result(
+    path: Path,
+    result: SourceResult,
+    out: Path,
+    progress: bool = False,
+    regions: Sequence[Region] = (),
+    hide_faces: bool = False,
+) -> None:
+    """Write the overlay of what ``predict`` answered for a video or for a sample of a pickle.
+
+    Args:
+        path: of the source.
+        result: with its sequence.
+        out, progress, regions, hide_faces: as in ``render_video``.
+    """
+    assert result.sequence is not None
+    labels, segments = [], result.predictions
+    if result.granularity == "clip":
+        labels, segments = [(p.start_s, p.stop_s, f"{p.class_name} {p.score:.2f}") for p in result.predictions], ()
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        render_poses(result.sequence, labels, out, progress, segments=segments)
+    else:
+        render_video(
+            path,
+            result.sequence,
+            labels,
+            out,
+            progress,
+            segments=segments,
+            regions=regions,
+            hide_faces=hide_faces,
+        )
 
 
 def render_video(

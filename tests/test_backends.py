@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from itertools import islice
@@ -15,6 +17,7 @@ import pytest
 import skelact.pose
 from skelact.backends import exported
 from skelact.errors import SkelactError
+from skelact.exported import openvino_core
 from skelact.files import cache_folder
 from skelact.pose import PoseModel
 from skelact.structures import Frame, FramePoses
@@ -64,7 +67,8 @@ def assert_equal(found: FramePoses, expected: FramePoses) -> None:
 def test_an_openvino_folder_gives_what_ultralytics_makes_of_it(shared: Path) -> None:
     path = shared / "weights" / "yolov8n-pose_int8_openvino_model"
     yolo = load_ultralytics().YOLO(path, task="pose")
-    model = PoseModel(path, "cpu")
+    default = openvino_core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()  # ultralytics takes it
+    model = PoseModel(path, "cpu", precision={"f32": "fp32", "f16": "fp16", "bf16": "bf16"}[default])
     for frame in frames_of(shared, "jesse_dance.mp4", 3, 20):
         result = yolo.predict(frame.image, conf=0.1, max_det=100, verbose=False)[0]
         found = model.detect(frame)
@@ -107,6 +111,22 @@ def test_who_stops_early_leaves_no_thread(shared: Path, openvino: PoseModel) -> 
     next(poses)
     poses.close()  # type: ignore[attr-defined]
     assert not [thread for thread in threading.enumerate() if thread.name == "decoder"]
+
+
+def test_signals_are_survived_after_models_are_gone(weights: Path, openvino: PoseModel) -> None:
+    """On CPUs with AMX, OpenVINO's cores take the stack of signal handlers with them."""
+    program = (
+        "import gc, signal, subprocess, sys\n"
+        "from skelact.pose import PoseModel\n"
+        "first, second = PoseModel(sys.argv[1], 'cpu'), PoseModel(sys.argv[1], 'cpu')\n"
+        "del first; gc.collect()\n"
+        "del second; gc.collect()\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: None)\n"
+        "subprocess.run(['true'], check=True)\n"
+        "print('alive')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(weights)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr
 
 
 def test_it_is_exported_once(weights: Path, openvino: PoseModel, caplog: pytest.LogCaptureFixture) -> None:

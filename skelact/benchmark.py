@@ -1,0 +1,280 @@
+"""Where the time of ``predict`` goes on this machine, against the least that it could take.
+
+Each stage is timed alone, on frames of the video that are ready in memory. The floor of a run is the largest of the
+pose network alone, decoding alone, and the CPU seconds of both over the cores; an overlay adds a second decoding and
+the encoding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from skelact.answers import predict_sequence
+from skelact.classifier import Classifier
+from skelact.clips import prepare_clips, tracks_keypoint
+from skelact.pipeline import DEFAULT_MODEL, DEFAULT_POSE_MODEL, FollowedFrames, estimate_poses
+from skelact.pose import PoseModel
+from skelact.render import Overlay, draw_result
+from skelact.runner import available_cores
+from skelact.structures import Frame, SourceResult
+from skelact.timeline import TimelineSettings
+from skelact.tracking import DEFAULT_TRACKER
+from skelact.video import VideoWriter, probe_video, read_frames
+from skelact.writers import SCHEMA_VERSION, versions
+
+READY_FRAMES = 48  # kept in memory for the stages that are timed alone: 300 MB at 1080p
+MIN_STAGE_S = 2.0  # how long each is timed, at least
+MAX_DECODED = 600  # frames
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one frame costs in one stage, alone: seconds of wall time, and of all cores together."""
+
+    name: str
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A whole run of ``predict`` with its models loaded.
+
+    Attributes:
+        wall_s: of the run.
+        frames_per_s: of it.
+        floor_s: what it could take at least.
+        ratio: of ``wall_s`` to it.
+        peak_memory_mb: of the process until then; None where the system does not tell.
+    """
+
+    wall_s: float
+    frames_per_s: float
+    floor_s: float
+    ratio: float
+    peak_memory_mb: float | None
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """What ``benchmark`` found.
+
+    Attributes:
+        video: height, width, fps and number of frames.
+        machine: processor, cores, device.
+        pose: provenance of the pose model: name, hash, backend, precision, input size.
+        load_s: until the models were loaded.
+        stages: of a frame.
+        ceiling_fps: frames/s of the pose network alone.
+        predict: without an overlay.
+        overlay: with one.
+        versions: of what takes part.
+    """
+
+    video: dict[str, Any]
+    machine: dict[str, Any]
+    pose: dict[str, Any]
+    load_s: float
+    stages: tuple[Stage, ...]
+    ceiling_fps: float
+    predict: Run
+    overlay: Run
+    versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """In JSON types."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+
+def benchmark(
+    source: str | Path,
+    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
+    *,
+    pose_model: str | Path = DEFAULT_POSE_MODEL,
+    backend: str = "auto",
+    precision: str | None = None,
+    device: str | None = None,
+    tracker: str = DEFAULT_TRACKER,
+    clips: int = 10,
+    progress: bool = True,
+) -> BenchmarkReport:
+    """Time ``predict`` on a video, whole and stage by stage.
+
+    Args:
+        source: a video.
+        model, pose_model, backend, precision, device, tracker, clips: as for ``predict``.
+        progress: a bar on stderr.
+
+    Raises:
+        SkelactError: a model can't be loaded, or the video can't be read.
+    """
+    info = probe_video(source)
+    start = time.perf_counter()
+    estimator = PoseModel(pose_model, device, backend, precision)
+    classifier = Classifier([model] if isinstance(model, str | Path) else list(model), device=device)
+    load_s = time.perf_counter() - start
+    timeline = TimelineSettings((classifier.window_s,))
+    steps = tqdm(desc="benchmark", total=9, unit=" steps", disable=None if progress else True)
+
+    with steps, tempfile.TemporaryDirectory(prefix="skelact-benchmark-") as folder:
+        for _ in estimator.detect_each(itertools.islice(read_frames(source), 2)):
+            pass  # compiles and warms up
+        start = time.perf_counter()
+        sequence = estimate_poses(source, estimator, tracker, progress=False)
+        result = SourceResult(str(source), sequence, granularity="timeline")
+        if sequence.tracks:
+            result = predict_sequence(sequence, classifier, clips=clips, granularity="auto", timeline=timeline)
+        predict_s, memory = time.perf_counter() - start, _peak_memory_mb()
+        steps.update()
+        start = time.perf_counter()
+        draw_result(Path(source), result, Path(folder, "overlay.mp4"))
+        overlay_s, overlay_memory = time.perf_counter() - start, _peak_memory_mb()
+        steps.update()
+
+        stages = []
+        for stage in _stages(Path(source), estimator, classifier, result, tracker, clips, Path(folder)):
+            stages.append(stage)
+            steps.update()
+
+    alone = {stage.name: stage for stage in stages}
+    frames, cores = sequence.num_frames, available_cores()
+    floor_s = frames * _floor(alone["pose"], alone["decode"], cores)
+    with_overlay_s = floor_s + frames * _floor(alone["decode"], alone["encode"], cores)
+    height, width = info.img_shape
+    return BenchmarkReport(
+        video={"height": height, "width": width, "fps": info.fps, "num_frames": frames},
+        machine={"processor": _processor(), "cores": cores, "device": estimator.device},
+        pose=estimator.provenance,
+        load_s=load_s,
+        stages=tuple(stages),
+        ceiling_fps=1 / alone["pose"].wall_s,
+        predict=_run(predict_s, frames, floor_s, memory),
+        overlay=_run(predict_s + overlay_s, frames, with_overlay_s, overlay_memory),
+        versions=versions(),
+    )
+
+
+def _floor(first: Stage, second: Stage, cores: int) -> float:
+    """Seconds a frame that two stages side by side take at least."""
+    return max(first.wall_s, second.wall_s, (first.cpu_s + second.cpu_s) / cores)
+
+
+def _run(wall_s: float, frames: int, floor_s: float, memory: float | None) -> Run:
+    return Run(wall_s, frames / wall_s, floor_s, wall_s / floor_s, memory)
+
+
+def _stages(
+    source: Path,
+    estimator: PoseModel,
+    classifier: Classifier,
+    result: SourceResult,
+    tracker: str,
+    clips: int,
+    folder: Path,
+) -> Iterator[Stage]:
+    """Time stage after stage."""
+    sequence = result.sequence
+    assert sequence is not None
+    spread = max(1, min(sequence.num_frames, MAX_DECODED) // READY_FRAMES)
+    ready: list[Frame] = []
+
+    def decode() -> int:
+        frame = None
+        for frame in itertools.islice(read_frames(source), MAX_DECODED):
+            if frame.index % spread == 0 and len(ready) < READY_FRAMES:
+                ready.append(frame)
+        return 0 if frame is None else frame.index + 1
+
+    yield _timed("decode", decode, at_least_s=0)
+    images = [frame.image for frame in ready]
+    for name, work in estimator.stages(images).items():
+        yield _timed(name, work)
+
+    found = [estimator.detect(frame) for frame in ready]
+
+    def follow() -> int:
+        followed = FollowedFrames(tracker, sequence.info)
+        for frame, poses in zip(followed.look_through(ready), found, strict=True):
+            followed.follow(frame, poses)
+        followed.sequence({}, clean=True)
+        return len(ready)
+
+    yield _timed("track", follow)
+    persons = sequence.tracks[: classifier.num_person]
+    if persons:
+        sample = tracks_keypoint(persons, sequence.num_frames)
+
+        def prepare() -> int:
+            for member in classifier.members:
+                for _ in prepare_clips(*sample, sequence.info.img_shape, member.checkpoint.clips, clips):
+                    pass
+            return sequence.num_frames
+
+        def classify() -> int:
+            classifier.scores(*sample, sequence.info.img_shape, clips)
+            return sequence.num_frames
+
+        yield _timed("clips", prepare)
+        yield _timed("classify", classify)
+    overlay = Overlay(sequence)
+
+    def draw() -> int:
+        for frame in ready:
+            overlay.draw(frame.image, frame.index, "benchmark")
+        return len(ready)
+
+    def encode() -> int:
+        with VideoWriter(folder / "encode.mp4", sequence.info.img_shape, sequence.info.fps) as writer:
+            for k, image in enumerate(images):
+                writer.write(image, k / sequence.info.fps)
+        return len(images)
+
+    yield _timed("draw", draw)
+    yield _timed("encode", encode)
+
+
+def _timed(name: str, work: Callable[[], int], at_least_s: float = MIN_STAGE_S) -> Stage:
+    """Time some work again and again.
+
+    Args:
+        name: of the stage.
+        work: tells for how many frames it was done.
+        at_least_s: how long; the first time, which warms up, is not counted unless it is 0.
+    """
+    if at_least_s:
+        work()
+    frames, wall, cpu = 0, time.perf_counter(), time.process_time()
+    while not frames or time.perf_counter() - wall < at_least_s:
+        frames += work()
+    frames = max(frames, 1)
+    return Stage(name, (time.perf_counter() - wall) / frames, (time.process_time() - cpu) / frames)
+
+
+def _peak_memory_mb() -> float | None:
+    """The most memory that this process has had."""
+    with contextlib.suppress(ImportError):  # Windows has none
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return None
+
+
+def _processor() -> str:
+    """Its name, as far as the system tells."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
