@@ -203,8 +203,8 @@ def _messages(message: Any) -> Iterator[Any]:
 def openvino_core() -> Any:
     """The one OpenVINO core of this process, which is never given up.
 
-    On a CPU with AMX each core gives the thread that makes it a stack for signal handlers and frees it in the end. After
-    two of them that thread is left with one that is freed, and dies of the next signal: Ctrl-C, or a child that ends.
+    On a CPU with AMX each core gives the thread that makes it a stack for signal handlers and frees it in the end.
+    After two of them that thread is left with one that is freed, and dies of the next signal, such as Ctrl-C's.
     """
     return import_extra("openvino", "openvino").Core()
 
