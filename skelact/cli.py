@@ -90,6 +90,7 @@ main.add_command(benchmark)
 @cli_options.precision
 @cli_options.device
 @cli_options.tracker
+@cli_options.stride
 @cli_options.clean
 @click.option(
     "--granularity",

@@ -86,6 +86,25 @@ precision = click.option(
 )
 
 
+def _stride(context: click.Context, parameter: click.Parameter, value: str) -> int | str:
+    """``auto`` or a number of frames."""
+    if value == "auto":
+        return value
+    if not value.isdecimal() or not int(value):
+        raise click.BadParameter(f"expected a number of frames from 1 on, or auto, found {value!r}")
+    return int(value)
+
+
+stride = click.option(
+    "--stride",
+    default="1",
+    show_default=True,
+    callback=_stride,
+    metavar="N|auto",
+    help="Pose every Nth frame and interpolate the others; auto skips what the model does not look at.",
+)
+
+
 def _regions(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Region]:
     """``x1,y1 x2,y2 x3,y3`` as polygons; the module that knows them is loaded only for those who name one."""
     if not values:

@@ -65,8 +65,8 @@ def clothes_colour(image: Array, keypoint: Array) -> Array:
             high = np.maximum((top + bottom) / 2 + radius + 1, 0).astype(int)
             patch = image[low[1] : high[1], low[0] : high[0]]
             if patch.size:
-                mean = (patch.reshape(-1, 3).mean(0) / 255).astype(np.float32)
-                colours[n, 3 * k : 3 * k + 3] = cv2.cvtColor(mean[None, None], cv2.COLOR_BGR2LAB)[0, 0]
+                mean = np.array([[cv2.mean(patch)[:3]]], np.float32) / 255
+                colours[n, 3 * k : 3 * k + 3] = cv2.cvtColor(mean, cv2.COLOR_BGR2LAB)[0, 0]
     return colours
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import skelact
 from skelact.annotations import PICKLE_FPS, PICKLE_SUFFIXES, Annotation, open_annotations
-from skelact.answers import checked_granularity, predict_sequence
+from skelact.answers import LONGEST_CLIP_S, checked_granularity, predict_sequence
 from skelact.classifier import Classifier, check_takes_video
 from skelact.cleaning import Cleaning, clean_tracks
 from skelact.elan import to_eaf
@@ -52,6 +52,7 @@ logger = logging.getLogger("skelact")
 
 DEFAULT_MODEL = "skelact-daily"
 DEFAULT_POSE_MODEL = "auto"
+MIN_POSE_FPS = 12.5  # poses a second with which people are still followed
 OUTPUTS = {"out_video": ".mp4", "srt": ".srt", "vtt": ".vtt", "eaf": ".eaf"}  # files for one source each
 SUBTITLES: dict[str, Callable[[SourceResult], str]] = {"srt": to_srt, "vtt": to_vtt, "eaf": to_eaf}
 
@@ -161,6 +162,22 @@ def estimate_poses(
     return followed.sequence(pose_model.provenance, clean)
 
 
+def enough_stride(info: VideoInfo, classifier: Classifier, granularity: str, timeline: TimelineSettings) -> int:
+    """The largest stride that leaves the networks as many poses as they look at, and the tracker enough to follow.
+
+    Args:
+        info: of the video.
+        classifier: whose clips are of so many frames.
+        granularity: of the answer; a clip is the whole video, a window of a timeline is one clip.
+        timeline: its windows.
+    """
+    duration_s = info.num_frames / info.fps if info.num_frames else np.inf
+    whole = granularity in ("clip", "person") or (granularity == "auto" and duration_s <= LONGEST_CLIP_S)
+    clip_s = duration_s if whole else min(timeline.window_s)
+    needed_fps = max(MIN_POSE_FPS, max(member.checkpoint.clips.clip_len for member in classifier.members) / clip_s)
+    return max(1, int(info.fps / needed_fps + 1e-6))
+
+
 def annotation_sequence(path: str | Path, annotation: Annotation, clean: bool = False) -> PoseSequence:
     """A sample of a pose pickle as a sequence; its persons keep their order, empty slots are left out.
 
@@ -216,6 +233,7 @@ class PredictSettings:
     precision: str | None
     device: str | None
     tracker: str
+    stride: int | str
     clean: bool | None
     fusion_weights: tuple[float, ...] | None
     stream: str | None
@@ -272,8 +290,11 @@ class Predictor:
             self._pose_model = PoseModel(
                 self.settings.pose_model, self.settings.device, self.settings.backend, self.settings.precision
             )
+        stride = self.settings.stride
+        if stride == "auto":
+            stride = enough_stride(probe_video(path), self.classifier, self.settings.granularity, self.timeline)
         clean = self.settings.clean is not False
-        return estimate_poses(path, self._pose_model, self.settings.tracker, self.progress, clean=clean)
+        return estimate_poses(path, self._pose_model, self.settings.tracker, self.progress, int(stride), clean=clean)
 
     def answer(self, path: Path, outputs: Mapping[str, Path] | None = None) -> Iterator[SourceResult]:
         """The results of one path: one for a video, one a sample for a pickle. Never raises SkelactError.
@@ -340,6 +361,7 @@ def predict(
     precision: str | None = None,
     device: str | None = None,
     tracker: str = DEFAULT_TRACKER,
+    stride: int | str = 1,
     clean: bool | None = None,
     fusion_weights: Sequence[float] | None = None,
     stream: str | None = None,
@@ -377,6 +399,8 @@ def predict(
         backend, precision: of the pose model, as in ``pose.PoseModel``.
         device: ``cuda``, ``mps``, ``cpu``; None chooses.
         tracker: one of ``tracking.TRACKERS`` or a YAML file.
+        stride: pose every so many frames and interpolate the others; ``auto`` skips what is not needed
+            (``enough_stride``).
         clean: take outliers and jitter out of the poses; None does so with those of videos, not with those of pickles.
         fusion_weights: one for each model.
         stream, layout, class_names: what a foreign checkpoint does not tell itself.
@@ -415,6 +439,7 @@ def predict(
         precision=precision,
         device=device,
         tracker=tracker,
+        stride=_checked_stride(stride),
         clean=clean,
         fusion_weights=None if fusion_weights is None else tuple(fusion_weights),
         stream=stream,
@@ -451,6 +476,7 @@ def predict(
         told = {
             "pose_model": str(pose_model),
             "tracker": tracker,
+            "stride": stride,
             "clean": clean,
             "device": predictor.classifier.device,
             "clips": clips,
@@ -521,6 +547,12 @@ def _result_key(path: Path, settings: PredictSettings, classifier: Classifier) -
     )
     parts = [str(settings), models, skelact.__version__, stat.st_size, stat.st_mtime_ns]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _checked_stride(stride: int | str) -> int | str:
+    if stride == "auto" or (isinstance(stride, int) and stride >= 1):
+        return stride
+    raise SkelactError(f'stride: expected a number of frames from 1 on, or "auto", found {stride!r}')
 
 
 def _threshold(value: float | str | None) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from skelact.roi import Region
 from skelact.skeleton import LAYOUTS, Layout
 from skelact.strip import Current, Strip
 from skelact.structures import Array, PoseSequence, Prediction, SourceResult, Track
-from skelact.video import DEFAULT_FPS, VideoWriter, probe_video, read_frames
+from skelact.video import DEFAULT_FPS, VideoWriter, probe_video, read_ahead, read_frames
 
 T = TypeVar("T")
 Label = tuple[float, float, str]  # start_s, stop_s, text
@@ -38,6 +39,7 @@ POSES_SHAPE = (720, 1280)  # (H, W) px of a picture for poses that tell none
 HEAD = frozenset(("head", "nose", "eye", "ear"))
 TRUNK = frozenset(("shoulder", "hip", "neck", "spine", "pelvis", "chest"))
 FAR = 2.0**16  # px, outside of any picture
+PICTURES_AHEAD = 4  # that wait to be drawn, and to be written: each is done in a thread of its own
 SUBPIXEL = 4  # OpenCV draws at 1 / 2^4 pixel, so that slow movements don't jitter
 
 
@@ -253,10 +255,19 @@ def _render(
     strip = Strip(segments, float(sequence.time_s[-1]), img_shape) if segments else None
     shape = (img_shape[0] + (strip.height if strip else 0), img_shape[1])
     current = Current(segments)
-    with VideoWriter(out, shape, sequence.info.fps or DEFAULT_FPS, audio_from) as writer:
-        for index, time_s, picture in _bar(pictures, out, sequence.num_frames, progress):
-            image = overlay.draw(picture, index, _label_at(labels, time_s), current.captions(time_s))
-            writer.write(np.concatenate([image, strip.draw(time_s)]) if strip else image, time_s)
+
+    def drawn() -> Iterator[tuple[float, Array]]:
+        with closing(read_ahead(pictures, PICTURES_AHEAD)) as ready:
+            for index, time_s, picture in ready:
+                image = overlay.draw(picture, index, _label_at(labels, time_s), current.captions(time_s))
+                yield time_s, np.concatenate([image, strip.draw(time_s)]) if strip else image
+
+    with (
+        VideoWriter(out, shape, sequence.info.fps or DEFAULT_FPS, audio_from) as writer,
+        closing(read_ahead(drawn(), PICTURES_AHEAD)) as ready,
+    ):
+        for time_s, image in _bar(ready, out, sequence.num_frames, progress):
+            writer.write(image, time_s)
 
 
 def _bar(frames: Iterable[T], out: str | Path, num_frames: int, progress: bool) -> Iterable[T]:

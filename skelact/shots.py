@@ -14,6 +14,7 @@ import numpy as np
 from skelact.structures import Array
 
 SIZE = (32, 18)  # width and height in which pictures are compared: people who move hardly count
+SAMPLED_SIZE = (8 * SIZE[0], 8 * SIZE[1])
 MIN_DIFFERENCE = 15.0  # grey levels, of 256
 MIN_RATIO = 3.0  # to the mean difference of the neighbours
 NEIGHBOURS = 2  # on either side
@@ -21,7 +22,8 @@ NEIGHBOURS = 2  # on either side
 
 def thumbnail(image: Array) -> Array:
     """A picture (H, W, 3) uint8, small enough to compare."""
-    return cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA)
+    sampled = cv2.resize(image, SAMPLED_SIZE, interpolation=cv2.INTER_NEAREST)  # the mean of all pixels takes long
+    return cv2.resize(sampled, SIZE, interpolation=cv2.INTER_AREA)
 
 
 def difference(before: Array, after: Array) -> float:
