@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from skelact.errors import SkelactError
 
 if TYPE_CHECKING:
-    from skelact.benchmark import benchmark
+    from skelact.benchmarking import benchmark
     from skelact.checkpoint import load_checkpoint, save_checkpoint
     from skelact.classifier import inspect_checkpoint
     from skelact.converters import convert
@@ -46,7 +46,7 @@ __all__ = [
 
 # Imported on first use: torch takes seconds, and ``skelact --help`` should not wait for it.
 _LAZY = {
-    "benchmark": "skelact.benchmark",
+    "benchmark": "skelact.benchmarking",
     "convert": "skelact.converters",
     "predict": "skelact.pipeline",
     "inspect_checkpoint": "skelact.classifier",

@@ -9,7 +9,7 @@ import click
 from skelact import cli_options
 
 if TYPE_CHECKING:
-    from skelact.benchmark import BenchmarkReport, Run
+    from skelact.benchmarking import BenchmarkReport, Run
 
 
 @click.command()

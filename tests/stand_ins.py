@@ -17,6 +17,7 @@ from skelact.clips import ClipSettings
 from skelact.model import STGCNPP, ModelSettings
 from skelact.skeleton import COCO, Layout
 from skelact.structures import Array, Frame, FramePoses
+from skelact.yolo import load_ultralytics
 
 FPS = 15.0
 SIZE = (320, 180)  # width, height
@@ -132,6 +133,22 @@ def published_file(path: Path, class_names: Sequence[str] = CLASSES, *, layout: 
         "dataset_meta": {"CLASSES": list(class_names)},
     }
     torch.save({"meta": meta, "state_dict": random_network(settings, layout, seed).state_dict()}, path)
+    return path
+
+
+def untrained_yolo(folder: Path, task: str = "pose", kpt_shape: tuple[int, int] = (17, 3)) -> Path:
+    """The smallest of YOLOs as a ``.pt``, with random weights, for poses of ``kpt_shape`` or for boxes."""
+    from ultralytics.utils import YAML
+
+    ultralytics = load_ultralytics()
+    name = f"{task}-{kpt_shape[0]}-{kpt_shape[1]}"
+    path = folder / f"{name}.pt"
+    if not path.exists():
+        configs = Path(ultralytics.__file__).parent / "cfg" / "models" / "11"
+        config = YAML.load(configs / ("yolo11-pose.yaml" if task == "pose" else "yolo11.yaml"))
+        config |= {"scales": {"n": [0.33, 0.0625, 128]}, "kpt_shape": list(kpt_shape)}
+        YAML.save(folder / f"yolo11n-{name}.yaml", config)
+        ultralytics.YOLO(folder / f"yolo11n-{name}.yaml", task=task).save(path)
     return path
 
 

@@ -18,10 +18,11 @@ from skelact.checkpoint import load_checkpoint
 from skelact.classifier import Classifier
 from skelact.clips import prepare_clips, tracks_keypoint
 from skelact.errors import SkelactError
-from skelact.pipeline import estimate_poses, predict
+from skelact.pipeline import enough_stride, estimate_poses, predict
 from skelact.pose import PoseModel
 from skelact.skeleton import NTU, OPENPOSE
-from skelact.structures import Array, PredictionSet, SourceResult
+from skelact.structures import Array, Frame, FramePoses, PredictionSet, SourceResult, VideoInfo
+from skelact.timeline import TimelineSettings
 from skelact.video import find_videos, probe_video
 
 
@@ -101,6 +102,45 @@ def test_a_video_of_one_person(drawn: DrawnPoses, films: dict[str, Film], model:
     assert result.sequence is not None
     assert result.sequence.num_frames == 24
     assert result.sequence.provenance.items() >= {**drawn.provenance, "tracker": "bytetrack"}.items()
+
+
+def test_frames_that_nobody_needs_are_not_posed(films: dict[str, Film], model: Path, monkeypatch: Any) -> None:
+    posed: list[int] = []
+
+    class Counting(DrawnPoses):
+        def detect(self, frame: Frame) -> FramePoses:
+            posed.append(frame.index)
+            return super().detect(frame)
+
+    monkeypatch.setattr("skelact.pipeline.PoseModel", Counting(list(films.values())).load)
+    (result,) = answer(films["wave"].path, model=model, stride=3).results
+    assert posed == list(range(0, 24, 3))
+    assert result.sequence is not None
+    assert (result.sequence.num_frames, result.sequence.provenance["stride"]) == (24, 3)
+    (track,) = result.sequence.tracks
+    assert track.present.all(), "those in between are interpolated"
+    true = np.stack([joints[0] for joints, _ in films["wave"].joints])
+    assert np.abs(track.keypoint - true).mean() < 2, "pixels"
+
+
+def test_auto_leaves_what_the_model_looks_at(model: Path) -> None:
+    classifier, timeline = Classifier([model], device="cpu"), TimelineSettings((2.0,))
+    for fps, frames, granularity, stride in (
+        (30, 30, "auto", 1),  # 16 frames of a second: every other would be too few
+        (30, 90, "auto", 2),
+        (120, 1200, "auto", 9),  # no fewer than 12.5 a second
+        (30, 3000, "timeline", 2),
+        (25, 0, "auto", 2),  # a length that is not told
+        (10, 3000, "auto", 1),
+    ):
+        info = VideoInfo("film.mp4", (180, 320), float(fps), frames)
+        assert enough_stride(info, classifier, granularity, timeline) == stride, (fps, frames, granularity)
+
+
+@pytest.mark.parametrize("stride", [0, -1, "all", 1.5])
+def test_strides_that_are_none(drawn: DrawnPoses, films: dict[str, Film], model: Path, stride: Any) -> None:
+    with pytest.raises(SkelactError, match='stride: expected a number of frames from 1 on, or "auto", found'):
+        answer(films["wave"].path, model=model, stride=stride)
 
 
 def test_two_people_fill_two_slots(drawn: DrawnPoses, films: dict[str, Film], model: Path) -> None:

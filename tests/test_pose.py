@@ -7,6 +7,7 @@ import pickle
 import shutil
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import drawn_people
 import numpy as np
 import pytest
 import torch
-from stand_ins import Hostile
+from stand_ins import Hostile, untrained_yolo
 
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
@@ -28,24 +29,8 @@ MakeModel = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
-    """Saves the smallest of YOLOs as a ``.pt``, with random weights, for poses of ``kpt_shape`` or for boxes."""
-    ultralytics = load_ultralytics()
-    configs = Path(ultralytics.__file__).parent / "cfg" / "models" / "11"
-    folder = tmp_path_factory.mktemp("yolo")
-
-    def make(task: str = "pose", kpt_shape: tuple[int, int] = (17, 3)) -> Path:
-        from ultralytics.utils import YAML
-
-        name = f"{task}-{kpt_shape[0]}-{kpt_shape[1]}"
-        path = folder / f"{name}.pt"
-        if not path.exists():
-            config = YAML.load(configs / ("yolo11-pose.yaml" if task == "pose" else "yolo11.yaml"))
-            config |= {"scales": {"n": [0.33, 0.0625, 128]}, "kpt_shape": list(kpt_shape)}
-            YAML.save(folder / f"yolo11n-{name}.yaml", config)
-            ultralytics.YOLO(folder / f"yolo11n-{name}.yaml", task=task).save(path)
-        return path
-
-    return make
+    """Saves the smallest of YOLOs (``stand_ins.untrained_yolo``)."""
+    return partial(untrained_yolo, tmp_path_factory.mktemp("yolo"))
 
 
 def picture() -> Frame:

@@ -1,0 +1,70 @@
+"""Where the time goes: stage by stage, and against the least that it could take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import drawn_people
+import pytest
+import stand_ins
+from click.testing import CliRunner
+
+import skelact.benchmarking
+from skelact.benchmarking import Stage, _floor
+from skelact.cli import main
+
+STAGES = ["decode", "letterbox", "pose", "post-process", "track", "clips", "classify", "draw", "encode"]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("film") / "walk.mp4"
+    drawn_people.save_video(path, drawn_people.scene_of("walk"), 1.0, 12.0, (320, 180))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skelact.benchmarking, "MIN_STAGE_S", 0.01)
+
+
+def told(video: Path, *arguments: object) -> tuple[dict[str, Any], str]:
+    model = stand_ins.classifier_file(video.with_name("model.safetensors"))
+    options = ["--model", str(model), "--device", "cpu", "--clips", "1", "--json", str(video.with_name("out.json"))]
+    result = CliRunner().invoke(main, ["benchmark", str(video), *options, *map(str, arguments)])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(video.with_name("out.json").read_text()), result.stdout
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_a_video_in_which_nobody_is_found(video: Path, backend: str) -> None:
+    """An untrained network takes as long as a trained one."""
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="needs the extra openvino")
+    report, text = told(video, "--pose-model", stand_ins.untrained_yolo(video.parent), "--backend", backend)
+    names = [stage["name"] for stage in report["stages"]]
+    assert names == [name for name in STAGES if name not in ("clips", "classify")]
+    assert report["video"] == {"height": 180, "width": 320, "fps": 12.0, "num_frames": 12}
+    assert report["pose"]["pose_backend"] == backend
+    assert all(stage["wall_s"] > 0 for stage in report["stages"])
+    for run in (report["predict"], report["overlay"]):
+        assert run["frames_per_s"] == pytest.approx(12 / run["wall_s"])
+        assert run["ratio"] == pytest.approx(run["wall_s"] / run["floor_s"])
+    assert report["overlay"]["floor_s"] > report["predict"]["floor_s"]
+    assert "ceiling, the pose network alone" in text
+    assert f"in {backend}, fp32" in text
+
+
+@pytest.mark.shared
+def test_people_are_classified_too(video: Path, shared: Path) -> None:
+    report, _ = told(video, "--pose-model", shared / "weights" / "yolov8n-pose_int8_openvino_model")
+    assert [stage["name"] for stage in report["stages"]] == STAGES
+
+
+def test_the_floor_is_what_two_stages_side_by_side_take() -> None:
+    pose, decode = Stage("pose", wall_s=10, cpu_s=18), Stage("decode", wall_s=4, cpu_s=6)
+    assert _floor(pose, decode, cores=2) == 12, "both cores are busy all the time"
+    assert _floor(pose, decode, cores=8) == 10, "the network is what takes longest"
+    assert _floor(Stage("pose", 1, 1), decode, cores=8) == 4
