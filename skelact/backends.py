@@ -16,24 +16,26 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from skelact.errors import SkelactError
-from skelact.exported import no_deprecations, openvino_core
+from skelact.exported import import_extra, no_deprecations, openvino_core
 from skelact.files import cache_folder, sha256_of
 from skelact.structures import Array
-from skelact.video import read_ahead
+from skelact.video import probe_video, read_ahead, read_frames
 from skelact.yolo import load_ultralytics
 
 logger = logging.getLogger("skelact")
 
 BACKENDS = ("auto", "torch", "openvino")
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 EXPORT_FORMAT = 1  # part of the key under which exports are kept: raise it when they would come out differently
 IOU = 0.7  # ultralytics' default in prediction
+CALIBRATION_FRAMES = 100  # on which the ranges of int8 are measured
 SPARE_REQUESTS = 1  # frames that wait for a core, beyond those in the works
 
 Named = TypeVar("Named")
@@ -80,6 +82,54 @@ def exported(path: Path) -> Path:
     return folder
 
 
+def quantised(path: Path, video: Path | None) -> Path:
+    """The folder with a ``.pt`` in int8, made of ``exported`` when it is asked for the first time.
+
+    The convolutions are quantised with NNCF, as ultralytics' own export does it; its head stays in floating point.
+
+    Args:
+        path: of the ``.pt``.
+        video: frames of it tell the ranges of the activations; needed only if the network has to be made.
+
+    Raises:
+        SkelactError: it has to be made, and there is no video, or NNCF is not installed.
+    """
+    plain = exported(path)
+    folder = plain.with_name(f"{plain.name}-int8")
+    if folder.is_dir():
+        return folder
+    nncf = import_extra("nncf", "int8")
+    if video is None:
+        raise SkelactError(
+            f"pose model {path.name}: int8 is calibrated on a video file, this once; "
+            "run skelact predict VIDEO --precision int8 first"
+        )
+    logger.info("pose model %s: quantising it on frames of %s, this once, into %s", path.name, video, folder.parent)
+    letterbox = OpenVinoNetwork(plain, "fp32", 0.0, 0, live=False).prepare
+    step = max(1, probe_video(video).num_frames // CALIBRATION_FRAMES)
+    frames = islice(read_frames(video), 0, step * CALIBRATION_FRAMES, step)
+    clips = [letterbox(frame.image)[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 255 for frame in frames]
+    network = openvino_core().read_model(next(plain.glob("*.xml")))
+    names = {op.get_friendly_name(): op.get_type_name() for op in network.get_ordered_ops()}
+    head = [name for name, kind in names.items() if kind == "Sigmoid"][-1].partition("/")[0]
+    kept = [name for name, kind in names.items() if kind == "Sigmoid" or name.startswith((f"{head}/", f"{head}.dfl"))]
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as work, no_deprecations():
+        made = nncf.quantize(
+            network,
+            nncf.Dataset(clips),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(clips),
+            ignored_scope=nncf.IgnoredScope(names=kept),
+        )
+        import openvino
+
+        openvino.save_model(made, Path(work, "int8", "pose.xml"))
+        shutil.copy(plain / "metadata.yaml", Path(work, "int8"))
+        with contextlib.suppress(OSError):  # another process was faster
+            os.rename(Path(work, "int8"), folder)
+    return folder
+
+
 class OpenVinoNetwork:
     """A pose network in a folder that ultralytics' export wrote.
 
@@ -112,10 +162,10 @@ class OpenVinoNetwork:
         self._network = _taking_pictures(self._core.read_model(next(folder.glob("*.xml"))))
         dynamic = self._network.input().partial_shape.is_dynamic
         self._letterbox = LetterBox(self.imgsz, auto=dynamic, stride=int(found["stride"]))
-        types = {"fp32": openvino.Type.f32, "fp16": openvino.Type.f16, "bf16": openvino.Type.bf16}
+        types = {"fp16": openvino.Type.f16, "bf16": openvino.Type.bf16}  # int8 stands in the network itself
         self._hints = {
             "PERFORMANCE_HINT": "LATENCY" if live else "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": types[precision],
+            "INFERENCE_PRECISION_HINT": types.get(precision, openvino.Type.f32),
         }
         self._requests: dict[tuple[int, ...], list[Any]] = {}
 

@@ -121,7 +121,7 @@ def benchmark(
     """
     info = probe_video(source)
     start = time.perf_counter()
-    estimator = PoseModel(pose_model, device, backend, precision)
+    estimator = PoseModel(pose_model, device, backend, precision, calibrate_on=source)
     classifier = Classifier([model] if isinstance(model, str | Path) else list(model), device=device)
     load_s = time.perf_counter() - start
     timeline = TimelineSettings((classifier.window_s,))

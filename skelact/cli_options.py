@@ -81,8 +81,8 @@ backend = click.option(
 )
 precision = click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16"]),
-    help="Of the pose network, where the hardware has it. Default: fp16 on CUDA, else fp32.",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    help="Of the pose network; bf16 and int8 in OpenVINO. Default: fp16 on CUDA, else fp32.",
 )
 
 

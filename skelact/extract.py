@@ -146,6 +146,8 @@ def extract_poses(
     Tracker(tracker)
     # Here too, so that a wrong model ends all at once; asked as the tasks ask, so that this process loads it once.
     pose_model, _ = choose_pose_model(pose_model)
+    if precision == "int8":
+        PoseModel(pose_model, device, backend, precision, calibrate_on=clips[0].path)
     estimator = _estimator(pose_model, choose_device(device), backend, precision)
     settings = PoseSettings(
         pose_model=pose_model,

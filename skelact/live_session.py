@@ -345,7 +345,8 @@ def live(
     settings = TimelineSettings(
         tuple(window_s or (classifier.window_s,)), step_s, min_duration_s, unknown_below=threshold, subjects=subjects
     )
-    estimator = PoseModel(pose_model, device, backend, precision, live=True)
+    file = Path(source) if isinstance(source, str | Path) and Path(source).is_file() else None
+    estimator = PoseModel(pose_model, device, backend, precision, live=True, calibrate_on=file)
     return LiveSession(
         source, estimator, classifier, settings, tracker, clean, duration_s, timeout_s, reconnect, on_frame
     )

@@ -288,7 +288,11 @@ class Predictor:
                 check_takes_video(member.name, member.checkpoint.clips)
             probe_video(path)  # a file that is no video should not wait for the pose model
             self._pose_model = PoseModel(
-                self.settings.pose_model, self.settings.device, self.settings.backend, self.settings.precision
+                self.settings.pose_model,
+                self.settings.device,
+                self.settings.backend,
+                self.settings.precision,
+                calibrate_on=path,
             )
         stride = self.settings.stride
         if stride == "auto":

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skelact.backends import BACKENDS, PRECISIONS, Detections, OpenVinoNetwork, exported, has_openvino
+from skelact.backends import BACKENDS, PRECISIONS, Detections, OpenVinoNetwork, exported, has_openvino, quantised
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
 from skelact.shipped import shipped, shipped_path
@@ -89,8 +89,9 @@ class PoseModel:
             ``auto`` (``choose_pose_model``).
         device: ``cuda``, ``cuda:1``, ``mps``, ``cpu``; None chooses.
         backend: ``torch``, ``openvino``, or ``auto``: OpenVINO for a ``.pt`` on the CPU, where it is installed.
-        precision: ``fp32``, ``fp16`` or ``bf16`` (OpenVINO only); None is fp16 on CUDA, else fp32.
+        precision: ``fp32``, ``fp16``, or in OpenVINO ``bf16`` or ``int8``; None is fp16 on CUDA, else fp32.
         live: answer for each frame soonest, rather than for most frames in a second.
+        calibrate_on: a video for ``int8``, whose ranges are measured once (``backends.quantised``).
 
     Attributes:
         provenance: the model's name, the sha256 of its file or folder, the version of ultralytics, the backend, its
@@ -107,6 +108,7 @@ class PoseModel:
         backend: str = "auto",
         precision: str | None = None,
         live: bool = False,
+        calibrate_on: str | Path | None = None,
     ) -> None:
         import torch
 
@@ -118,7 +120,7 @@ class PoseModel:
         path = _find(self.name)
         try:
             with _told_clearly(self.name):
-                self._network = _load(path, self.name, self.device, backend, precision, live)
+                self._network = _load(path, self.name, self.device, backend, precision, live, calibrate_on)
         finally:
             # Selecting the CPU, ultralytics takes a thread away from torch, for the classifier and training too.
             torch.set_num_threads(threads)
@@ -248,7 +250,15 @@ def _detections(result: Any) -> Detections:
     return Detections(result.keypoints.data, result.boxes.xyxy, result.boxes.conf)
 
 
-def _load(path: str, name: str, device: str, backend: str, precision: str, live: bool) -> OpenVinoNetwork | _Yolo:
+def _load(
+    path: str,
+    name: str,
+    device: str,
+    backend: str,
+    precision: str,
+    live: bool,
+    calibrate_on: str | Path | None,
+) -> OpenVinoNetwork | _Yolo:
     """The network in the best backend, or in the one that is asked for."""
     settings = precision, MIN_BBOX_SCORE, MAX_PERSONS, live
     if backend not in BACKENDS or precision not in PRECISIONS:
@@ -259,6 +269,11 @@ def _load(path: str, name: str, device: str, backend: str, precision: str, live:
     if Path(path).is_dir() and any(Path(path).glob("*.xml")) and device == "cpu":
         return OpenVinoNetwork(Path(path), *settings)
     is_pt = path.lower().endswith(".pt")
+    if precision == "int8" and not (is_pt and device == "cpu" and backend != "torch" and has_openvino()):
+        raise SkelactError(
+            f"pose model {name}: int8 takes a .pt on the CPU and OpenVINO (pip install 'skelact[int8]'); an export "
+            "that is in int8 itself needs no --precision"
+        )
     if backend == "openvino" and not (is_pt and device == "cpu"):
         raise SkelactError(f"pose model {name}: backend openvino takes a .pt or an OpenVINO folder, on --device cpu")
     reason = None
@@ -266,9 +281,13 @@ def _load(path: str, name: str, device: str, backend: str, precision: str, live:
         if not Path(path).exists():
             load_ultralytics().YOLO(path, task="pose")  # downloads it
         try:
-            return OpenVinoNetwork(exported(Path(path)), *settings)
+            video = Path(calibrate_on) if calibrate_on else None
+            folder = quantised(Path(path), video) if precision == "int8" else exported(Path(path))
+            return OpenVinoNetwork(folder, *settings)
+        except SkelactError:
+            raise
         except Exception as error:  # ultralytics' and OpenVINO's may raise anything
-            if backend == "openvino":
+            if backend == "openvino" or precision == "int8":
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
     network = _Yolo(path, name, device, precision)  # a bad file is told of here, whoever stumbled over it first

@@ -64,7 +64,7 @@ class DrawnPoses:
     )
     _film: Film | None = None
 
-    def load(self, name: str | Path, device: str | None = None, *settings: str | None) -> DrawnPoses:
+    def load(self, name: str | Path, device: str | None = None, *settings: str | None, **more: Any) -> DrawnPoses:
         """Takes the place of the class's constructor."""
         self.loaded.append((str(name), device))
         return self

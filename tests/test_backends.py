@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import skelact.backends
 import skelact.pose
 from skelact.backends import exported
 from skelact.errors import SkelactError
@@ -129,6 +130,31 @@ def test_signals_are_survived_after_models_are_gone(weights: Path, openvino: Pos
     assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr
 
 
+def test_int8_is_calibrated_once_on_a_video(
+    shared: Path, weights: Path, openvino: PoseModel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nncf", reason="needs the extra int8")
+    monkeypatch.setattr(skelact.backends, "CALIBRATION_FRAMES", 10)
+    film = shared / "media" / "jesse_dance.mp4"
+    with pytest.raises(SkelactError, match="int8 is calibrated on a video file, this once"):
+        PoseModel(weights, "cpu", precision="int8")
+    small = PoseModel(weights, "cpu", precision="int8", calibrate_on=film)
+    again = PoseModel(weights, "cpu", precision="int8")
+    assert (again.provenance["pose_backend"], again.provenance["pose_precision"]) == ("openvino", "int8")
+    apart = []
+    for frame in frames_of(shared, "jesse_dance.mp4", 4, 20):
+        found, exact = small.detect(frame), openvino.detect(frame)
+        np.testing.assert_array_equal(found.keypoint, again.detect(frame).keypoint)
+        distance = np.linalg.norm(found.keypoint[:, None] - exact.keypoint, axis=-1).mean(-1)
+        apart.append(distance[exact.bbox_score.argmax() % len(found.keypoint)].min() / frame.image.shape[0])
+    assert 0 < np.mean(apart) < 0.02, "of the picture's height"
+
+
+def test_int8_is_for_the_cpu(weights: Path) -> None:
+    with pytest.raises(SkelactError, match=r"int8 takes a \.pt on the CPU and OpenVINO"):
+        PoseModel(weights, "cpu", "torch", "int8")
+
+
 def test_it_is_exported_once(weights: Path, openvino: PoseModel, caplog: pytest.LogCaptureFixture) -> None:
     folder = exported(weights)
     made = folder.stat().st_mtime_ns
@@ -181,5 +207,5 @@ def test_a_cache_that_cannot_be_written(weights: Path, tmp_path: Path, monkeypat
 
 def test_backends_and_precisions_that_are_not_there(weights: Path) -> None:
     for wrong in ({"backend": "abacus"}, {"precision": "fp3"}):
-        with pytest.raises(SkelactError, match="expected one of auto, torch, openvino and one of fp32, fp16, bf16"):
+        with pytest.raises(SkelactError, match="expected one of auto, torch, openvino and one of fp32, .*int8"):
             PoseModel(weights, "cpu", **wrong)

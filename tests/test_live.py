@@ -51,7 +51,7 @@ class Waving:
         self.waving, self.delay_s = waving, delay_s
         self.provenance: dict[str, Any] = {}
 
-    def __call__(self, name: str, *settings: str | None, live: bool = False) -> Waving:
+    def __call__(self, name: str, *settings: str | None, **more: Any) -> Waving:
         return self
 
     def detect(self, frame: Frame) -> FramePoses:
