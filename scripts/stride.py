@@ -3,8 +3,8 @@
     python scripts/stride.py ../shared/media/clips/weizmann ../shared/media/clips/ut_interaction \\
         --pose-model ../shared/weights/yolov8n-pose_int8_openvino_model
 
-Clips lie in folders of their class, under Weizmann's and UT-Interaction's names; other folders do not count. Most of them
-were trained on: what tells is the difference.
+Clips lie in folders of their class, under Weizmann's and UT-Interaction's names; other folders do not count. Most of
+them were trained on: what tells is the difference.
 """
 
 from __future__ import annotations
