@@ -105,11 +105,14 @@ def opencv_frames(video: Path) -> Iterator[Frame]:
 
 
 def distance(pose_model: PoseModel, video: Path, joints: list[Array]) -> tuple[int, float]:
-    """How many people both found in the same pictures, and how far their joints lie apart in pixels, in the mean."""
+    """How many of skelact's people the glue has too, in the same pictures, and how many pixels apart their joints are.
+
+    The other way would compare doubles, which skelact drops.
+    """
     distances: list[float] = []
     for (_, poses), other in zip(pose_model.detect_each(opencv_frames(video)), joints, strict=True):
         if len(poses.keypoint) and len(other):
-            apart = np.linalg.norm(poses.keypoint[:, None] - other, axis=-1).mean(-1).min(axis=0)
+            apart = np.linalg.norm(poses.keypoint[:, None] - other, axis=-1).mean(-1).min(axis=1)
             distances += apart[apart < MATCH_PX].tolist()
     return len(distances), float(np.mean(distances)) if distances else float("nan")
 

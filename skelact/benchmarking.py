@@ -128,8 +128,7 @@ def benchmark(
     steps = tqdm(desc="benchmark", total=9, unit=" steps", disable=None if progress else True)
 
     with steps, tempfile.TemporaryDirectory(prefix="skelact-benchmark-") as folder:
-        for _ in estimator.detect_each(itertools.islice(read_frames(source), 2)):
-            pass  # compiles and warms up
+        estimate_poses(source, estimator, tracker, progress=False, max_frames=2)  # compiles and imports what it needs
         start = time.perf_counter()
         sequence = estimate_poses(source, estimator, tracker, progress=False)
         result = SourceResult(str(source), sequence, granularity="timeline")
