@@ -224,8 +224,6 @@ class OpenVinoNetwork:
         import torch
         from ultralytics.utils import nms, ops
 
-        if not self._end2end:  # most of the work is to drop the unlikely, which numpy does faster
-            answer = answer[:, :, answer[0, 4 : 4 + self._classes].max(axis=0) > self._conf]
         raw = torch.from_numpy(answer)
         with _one_torch_thread():
             rows = nms.non_max_suppression(
