@@ -97,7 +97,7 @@ class FoldedBlock(nn.Module):
             down, down_bias = _folded(*unit.down)
             bias = bias + down_bias
         # Joints are mixed where there are fewer channels, for as many multiplications.
-        self.mix_first = C <= C_out
+        self.mix_first = C_out >= C
         if self.mix_first:
             self._keep(A=A.permute(2, 0, 1).reshape(-1, V), graph_weight=weight.transpose(1, 2).reshape(-1, C_out))
         else:
