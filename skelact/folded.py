@@ -27,6 +27,11 @@ def fold(network: STGCNPP) -> FoldedSTGCNPP:
 class FoldedSTGCNPP(nn.Module):
     """Clips (N, M, T, V, C) to logits (N, num_classes); made by ``fold``."""
 
+    scale: Tensor
+    shift: Tensor
+    head_weight: Tensor
+    head_bias: Tensor
+
     def __init__(self, network: STGCNPP) -> None:
         super().__init__()
         settings, norm = network.settings, network.backbone.data_bn
@@ -69,6 +74,18 @@ class FoldedSTGCNPP(nn.Module):
 
 class FoldedBlock(nn.Module):
     """(N, T, V, C) to (N, T', V, C')."""
+
+    A: Tensor
+    graph_weight: Tensor
+    graph_bias: Tensor
+    down_weight: Tensor | None
+    in_weight: Tensor
+    in_bias: Tensor
+    view_scale: Tensor
+    view_shift: Tensor
+    out_weight: Tensor
+    out_bias: Tensor
+    residual_weight: Tensor | None
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -150,31 +167,40 @@ class FoldedBlock(nn.Module):
         return mixed.add_(self.graph_bias).relu_()
 
     def _views_in_place(self, x: Tensor) -> Tensor:
-        """The views of time, each written to its channels: a convolution is the sum of three matrix products."""
+        """The views of time, each written to its channels: a convolution is the sum of three matrix products.
+
+        People lie one after another in time, with ``REACH`` empty frames around each, so that a shift in time is one
+        in rows for all of them.
+        """
         N, T, V, C = x.shape
-        T_out = (T - 1) // self.stride + 1
-        padded = x.new_empty(N, T + 2 * REACH, V, C)
-        padded[:, :REACH] = padded[:, -REACH:] = 0
-        inside = padded[:, REACH:-REACH]
-        inside.flatten(1, 2).baddbmm_(x.flatten(1, 2), self.in_weight.expand(N, -1, -1), beta=0)
-        inside.add_(self.in_bias)[..., : -self.widths[-1]].relu_()
+        space = x.new_empty(REACH + N * (T + REACH), V, C)
+        space[:REACH] = 0
+        people = space[REACH:].view(N, T + REACH, V, C)
+        people[:, T:] = 0
+        mixed = people[:, :T]
+        mixed.flatten(1, 2).baddbmm_(x.flatten(1, 2), self.in_weight.expand(N, -1, -1), beta=0)
+        mixed.add_(self.in_bias)[..., : -self.widths[-1]].relu_()
+
+        out = torch.empty_like(people)
+        num_rows = (N * (T + REACH) - REACH) * V  # the last empty frames are of no use
+        *convs, pool, frame = zip(
+            space.view(-1, C).split(self.widths, 1), out.view(-1, C)[:num_rows].split(self.widths, 1), strict=True
+        )
 
         def shifted(part: Tensor, frames: int) -> Tensor:
-            first = REACH + frames
-            last = first + (T_out - 1) * self.stride
-            return part[:, first : last + 1 : self.stride].reshape(N, T_out * V, -1)
+            return part.narrow(0, (REACH + frames) * V, num_rows)
 
-        out = x.new_empty(N, T_out * V, C)
-        *convs, pool, frame = zip(padded.split(self.widths, -1), out.split(self.widths, -1), strict=True)
         for i, ((part, view), dilation) in enumerate(zip(convs, DILATIONS, strict=True)):
             for k, weight in enumerate(getattr(self, f"taps{i}")):
-                view.baddbmm_(shifted(part, (k - 1) * dilation), weight.expand(N, -1, -1), beta=min(k, 1))
+                view.addmm_(shifted(part, (k - 1) * dilation), weight, beta=min(k, 1))
         part, view = pool
-        torch.maximum(shifted(part, -1), shifted(part, 1), out=view)  # of what is not negative: zeros don't count
+        torch.maximum(
+            shifted(part, -1), shifted(part, 1), out=view
+        )  # of what is not negative: empty frames don't count
         torch.maximum(shifted(part, 0), view, out=view)
         part, view = frame
         view.copy_(shifted(part, 0))
-        return torch.addcmul(self.view_shift, out, self.view_scale, out=out).relu_().view(N, T_out, V, C)
+        return torch.addcmul(self.view_shift, out[:, : T : self.stride], self.view_scale).relu_()
 
     def _views_as_convolutions(self, x: Tensor) -> Tensor:
         """The same without writing in place, which graphs can't, and other devices do slowly."""
