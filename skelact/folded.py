@@ -139,32 +139,37 @@ class FoldedBlock(nn.Module):
         self._keep(out_weight=weight, out_bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, T, V, C) to (N, T', V, C')."""
+        """(N, T, V, C), which is overwritten, to (N, T', V, C')."""
         N, T, V, C = x.shape
-        rows = x.reshape(N * T * V, C)
-        mixed = self._mixed(x, rows).view(N, T, V, -1)
-        views = (self._views_as_convolutions if _as_a_graph(x) else self._views_in_place)(mixed)  # (N, T', V, C')
-        out = views.reshape(-1, views.shape[-1])
-        if self.residual_weight is not None:
-            out = torch.addmm(x[:, :: self.stride].reshape(-1, C) @ self.residual_weight, out, self.out_weight)
-        elif self.has_residual:
-            out = torch.addmm(rows, out, self.out_weight)
+        mixed = self._mixed(x)
+        in_place = self.stride == 1 and not _as_a_graph(x)
+        views = self._views_in_place(mixed) if in_place else self._views_as_convolutions(mixed)
+        T, C_out = views.shape[1], views.shape[3]
+        views = views.reshape(N, T * V, C_out)
+        weight = self.out_weight.expand(N, -1, -1)
+        if not self.has_residual:
+            out = torch.bmm(views, weight)
         else:
-            out = out @ self.out_weight
-        return out.add_(self.out_bias).relu_().view(views.shape)
+            rest = x[:, :: self.stride].reshape(N, T * V, C)
+            if self.residual_weight is not None:
+                rest = torch.bmm(rest, self.residual_weight.expand(N, -1, -1))
+            out = rest.baddbmm_(views, weight)
+        return out.add_(self.out_bias).relu_().view(N, T, V, C_out)
 
-    def _mixed(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The graph unit: (N, T, V, C) to (N T, V, C')."""
-        N, T, V, _ = x.shape
-        rest = rows if self.down_weight is None else rows @ self.down_weight
-        A = self.A.expand(N * T, -1, -1)
+    def _mixed(self, x: Tensor) -> Tensor:
+        """The graph unit: (N, T, V, C) to (N, T, V, C')."""
+        N, T, V, C = x.shape
+        rest = x.view(N, T * V, C)
+        A, weight = self.A.expand(N * T, -1, -1), self.graph_weight.expand(N, -1, -1)
         if self.mix_first:
-            mixed = torch.bmm(A, x.view(N * T, V, -1)).view(N * T * V, -1)
-            mixed = torch.addmm(rest, mixed, self.graph_weight).view(N * T, V, -1)
+            mixed = torch.bmm(torch.bmm(A, x.view(N * T, V, C)).view(N, T * V, NUM_SUBSETS * C), weight)
         else:
-            subsets = (rows @ self.graph_weight).view(N * T, V * NUM_SUBSETS, -1)
-            mixed = torch.baddbmm(rest.view(N * T, V, -1), A, subsets)
-        return mixed.add_(self.graph_bias).relu_()
+            mixed = torch.bmm(A, torch.bmm(rest, weight).view(N * T, V * NUM_SUBSETS, -1)).view(N, T * V, -1)
+        if self.down_weight is None:
+            mixed = mixed.add_(rest)
+        else:
+            mixed = mixed.baddbmm_(rest, self.down_weight.expand(N, -1, -1))
+        return mixed.view(N, T, V, -1).add_(self.graph_bias).relu_()
 
     def _views_in_place(self, x: Tensor) -> Tensor:
         """The views of time, each written to its channels: a convolution is the sum of three matrix products.
@@ -200,7 +205,7 @@ class FoldedBlock(nn.Module):
         torch.maximum(shifted(part, 0), view, out=view)
         part, view = frame
         view.copy_(shifted(part, 0))
-        return torch.addcmul(self.view_shift, out[:, : T : self.stride], self.view_scale).relu_()
+        return torch.addcmul(self.view_shift, out[:, :T], self.view_scale).relu_()
 
     def _views_as_convolutions(self, x: Tensor) -> Tensor:
         """The same without writing in place, which graphs can't, and other devices do slowly."""
