@@ -209,7 +209,7 @@ def normalise_3d(keypoint: Array) -> Array:
     joint 4 to 8 to x. Both are joints of ``nturgb+d``.
     """
     M, T, V, C = keypoint.shape
-    present: Array = ~(np.abs(keypoint) <= NOWHERE).reshape(M, T, V * C).all(-1)
+    present: Array = np.any((np.abs(keypoint) > NOWHERE).reshape(M, T, V * C), axis=-1)
     if len(keypoint) == 2 and present[1].sum() > present[0].sum():
         keypoint, present = keypoint[::-1], present[::-1]
     if not present[0].any():
