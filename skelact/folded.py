@@ -153,7 +153,7 @@ class FoldedBlock(nn.Module):
             rest = x[:, :: self.stride].reshape(N, T * V, C)
             if self.residual_weight is not None:
                 rest = torch.bmm(rest, self.residual_weight.expand(N, -1, -1))
-            out = rest.baddbmm_(views, weight)
+            out = _plus_product(rest, views, weight)
         return out.add_(self.out_bias).relu_().view(N, T, V, C_out)
 
     def _mixed(self, x: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class FoldedBlock(nn.Module):
         if self.down_weight is None:
             mixed = mixed.add_(rest)
         else:
-            mixed = mixed.baddbmm_(rest, self.down_weight.expand(N, -1, -1))
+            mixed = _plus_product(mixed, rest, self.down_weight.expand(N, -1, -1))
         return mixed.view(N, T, V, -1).add_(self.graph_bias).relu_()
 
     def _views_in_place(self, x: Tensor) -> Tensor:
@@ -220,6 +220,11 @@ class FoldedBlock(nn.Module):
         views.append(F.max_pool2d(torch.relu(pool).permute(0, 3, 1, 2), (3, 1), (self.stride, 1), (1, 0)))
         views.append(frame[:, :: self.stride].permute(0, 3, 1, 2))
         return torch.relu(torch.cat(views, 1).permute(0, 2, 3, 1) * self.view_scale + self.view_shift)
+
+
+def _plus_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """x + a @ b, in the place of x but in graphs."""
+    return torch.baddbmm(x, a, b) if torch.jit.is_tracing() else x.baddbmm_(a, b)
 
 
 def _as_a_graph(x: Tensor) -> bool:
