@@ -1,6 +1,7 @@
 """ST-GCN++ as its description reads, layer by layer: what ``skelact.model`` must equal and be faster than.
 
-    python scripts/plain_stgcnpp.py  # a training step of both in turns, samples/s and their ratio
+    python scripts/plain_stgcnpp.py            # a training step of both in turns, samples/s and their ratio
+    python scripts/plain_stgcnpp.py --predict  # the same of predicting one clip, and ten
 
 Shapes are (N, C, T, V) throughout, every branch is computed on its own, and nothing is merged.
 """
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from typing import Any
 
 import click
 import numpy as np
@@ -16,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skelact.folded import fold
 from skelact.model import STGCNPP, ModelSettings
 from skelact.skeleton import LAYOUTS
 
@@ -134,24 +138,69 @@ class PlainSTGCNPP(nn.Module):
 
 
 @click.command()
-@click.option("--batch-size", default=16)
+@click.option("--predict", is_flag=True, help="Time predicting, with skelact's network folded, rather than training.")
+@click.option("--batch-size", default=16, help="Clips in a training step.")
 @click.option("--clip-len", default=100)
 @click.option("--num-person", default=2)
 @click.option("--layout", default="coco", type=click.Choice(sorted(LAYOUTS)))
 @click.option("--steps", default=5, help="Rounds; each times one step of either network, and the best counts.")
+@click.option("--threads", type=click.IntRange(1), help="Default: torch's own choice.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-@click.option("--amp", is_flag=True)
-def main(batch_size: int, clip_len: int, num_person: int, layout: str, steps: int, device: str, amp: bool) -> None:
-    """Time a training step (forward, backward, SGD) of both networks in turns."""
+@click.option("--amp", is_flag=True, help="Train in 16 bits.")
+def main(
+    predict: bool,
+    batch_size: int,
+    clip_len: int,
+    num_person: int,
+    layout: str,
+    steps: int,
+    threads: int | None,
+    device: str,
+    amp: bool,
+) -> None:
+    """Time both networks in turns: a training step (forward, backward, SGD), or predictions."""
     torch.manual_seed(0)
+    if threads:
+        torch.set_num_threads(threads)
     joints = LAYOUTS[layout]
     settings = ModelSettings(3, joints.num_joints, 60)
     plain = PlainSTGCNPP(settings, joints.adjacency()).to(device)
     ours = STGCNPP(settings, joints.adjacency()).to(device)
     ours.load_state_dict(plain.state_dict())
-    clips = torch.randn(batch_size, num_person, clip_len, joints.num_joints, 3, device=device)
+    told: dict[str, Any] = {"threads": torch.get_num_threads(), "device": device, "torch": torch.__version__}
+    shape = (num_person, clip_len, joints.num_joints, 3)
+    if predict:
+        folded = fold(ours.eval())
+        for num_clips in (1, 10):
+            told[f"{num_clips} at a time"] = time_predictions(plain.eval(), folded, num_clips, shape, steps, device)
+    else:
+        told |= time_training(plain, ours, batch_size, shape, steps, device, amp)
+    click.echo(json.dumps(told, indent=2))
+
+
+def time_predictions(
+    plain: nn.Module, ours: nn.Module, num_clips: int, shape: tuple[int, ...], steps: int, device: str
+) -> dict[str, Any]:
+    """Clips/s of either network."""
+    clips = torch.randn(num_clips, *shape, device=device)
+
+    def predict(network: nn.Module) -> float:
+        start = time.perf_counter()
+        network(clips).sum().item()  # waits for a GPU
+        return time.perf_counter() - start
+
+    with torch.inference_mode():
+        difference = float((plain(clips) - ours(clips)).abs().max())
+        return compared(lambda: predict(plain), lambda: predict(ours), num_clips, steps, difference)
+
+
+def time_training(
+    plain: nn.Module, ours: nn.Module, batch_size: int, shape: tuple[int, ...], steps: int, device: str, amp: bool
+) -> dict[str, Any]:
+    """Clips/s of a training step with either network."""
+    clips = torch.randn(batch_size, *shape, device=device)
     labels = torch.randint(0, 60, (batch_size,), device=device)
-    networks: tuple[nn.Module, nn.Module] = (plain, ours)
+    networks = (plain, ours)
     optimizers = {net: torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, nesterov=True) for net in networks}
 
     def step(network: nn.Module) -> float:
@@ -167,23 +216,23 @@ def main(batch_size: int, clip_len: int, num_person: int, layout: str, steps: in
     with torch.no_grad():
         difference = float((plain.eval()(clips) - ours.eval()(clips)).abs().max())
     plain.train(), ours.train()
-    step(plain), step(ours)  # warm
-    times = {"plain": [], "skelact": []}  # type: dict[str, list[float]]
-    for _ in range(steps):
-        times["plain"].append(step(plain))
-        times["skelact"].append(step(ours))
-    rates = {name: round(batch_size / min(each), 2) for name, each in times.items()}
-    ratios = sorted(a / b for a, b in zip(times["plain"], times["skelact"], strict=True))
-    told = {
-        "clips_per_s": rates,
-        "ratio_of_best": round(rates["skelact"] / rates["plain"], 2),
+    return compared(lambda: step(plain), lambda: step(ours), batch_size, steps, difference)
+
+
+def compared(
+    plain: Callable[[], float], ours: Callable[[], float], num_clips: int, steps: int, difference: float
+) -> dict[str, Any]:
+    """The best of several rounds in turns, and the median of their ratios."""
+    plain(), ours()  # warm
+    times = [(plain(), ours()) for _ in range(steps)]
+    best = {"plain": min(one for one, _ in times), "skelact": min(other for _, other in times)}
+    ratios = sorted(a / b for a, b in times)
+    return {
+        "clips_per_s": {name: round(num_clips / each, 2) for name, each in best.items()},
+        "ratio_of_best": round(best["plain"] / best["skelact"], 2),
         "median_ratio": round(ratios[len(ratios) // 2], 2),
         "largest_logit_difference": difference,
-        "threads": torch.get_num_threads(),
-        "device": device,
-        "torch": torch.__version__,
     }
-    click.echo(json.dumps(told, indent=2))
 
 
 if __name__ == "__main__":

@@ -70,6 +70,8 @@ class Header(NamedTuple):
 def fps_of(extra: Mapping[str, Any]) -> float | None:
     """The frame rate that a sample tells; None where it tells none, or one that is none."""
     fps = extra.get("fps")
+    if fps is None:
+        return None
     return float(fps) if isinstance(fps, int | float | np.number) and 0 < fps < np.inf else None
 
 
@@ -139,23 +141,29 @@ class StoredAnnotations(Sequence[Annotation]):
 
     def __init__(self, file: StoredFile, rows: Sequence[_Row]) -> None:
         self._file, self._rows = file, rows
+        self._headers: list[Header] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_headers": None}
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def headers(self) -> list[Header]:
         """As ``AnnotationSet.headers``."""
-        shapes = (row.arrays["keypoint"] for row in self._rows)
-        return [
-            Header(
-                row.frame_dir,
-                row.label,
-                row.img_shape,
-                array[0] if isinstance(array, tuple) else array.shape,
-                fps_of(row.extra),
-            )
-            for row, array in zip(self._rows, shapes, strict=True)
-        ]
+        if self._headers is None:
+            shapes = (row.arrays["keypoint"] for row in self._rows)
+            self._headers = [
+                Header(
+                    row.frame_dir,
+                    row.label,
+                    row.img_shape,
+                    array[0] if isinstance(array, tuple) else array.shape,
+                    fps_of(row.extra),
+                )
+                for row, array in zip(self._rows, shapes, strict=True)
+            ]
+        return self._headers
 
     @overload
     def __getitem__(self, index: int) -> Annotation: ...
@@ -412,7 +420,8 @@ _KNOWN = frozenset(("frame_dir", "keypoint", "keypoint_score", "img_shape", "ori
 
 def _read(path: str | Path, index: int, sample: Mapping[str, Any], file: StoredFile | None) -> Annotation:
     """One sample, checked; the numbers in arrays that stay in the file are checked when they are read."""
-    if file:  # small arrays need not stand for themselves
+    if file and any(type(value) is StoredArray and type(value.data) is bytes for value in sample.values()):
+        # Small arrays need not stand for themselves.
         sample = {
             key: file.resolve(value) if type(value) is StoredArray and type(value.data) is bytes else value
             for key, value in sample.items()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from skelact.annotations import Annotation
 from skelact.calibration import temperature_of, threshold_of
@@ -18,6 +19,7 @@ from skelact.clips import ClipSettings, check_keypoint, prepare_clips
 from skelact.errors import SkelactError
 from skelact.exported import is_exported, load_exported
 from skelact.files import sha256_of
+from skelact.folded import fold
 from skelact.model import STGCNPP, count_operations, count_parameters
 from skelact.pose import choose_device
 from skelact.skeleton import COCO, Layout
@@ -96,7 +98,7 @@ class Classifier:
                 )
         self.scored = _class_indices(self.class_names, classes)
         self.device = choose_device(device)
-        self.networks = [member.checkpoint.build().to(self.device) for member in self.members]
+        self.networks = [_for_prediction(member.checkpoint).to(self.device) for member in self.members]
 
     @property
     def scored_names(self) -> tuple[str, ...]:
@@ -254,6 +256,11 @@ def _member(name: str, path: Path, checkpoint: Checkpoint, weight: float) -> Mem
     except SkelactError as error:
         raise SkelactError(f"{name}: {error}") from None
     return Member(name, path, checkpoint, weight, temperature, threshold)
+
+
+def _for_prediction(checkpoint: Checkpoint) -> nn.Module:
+    network: nn.Module = checkpoint.build()
+    return fold(network) if isinstance(network, STGCNPP) else network
 
 
 def _load_member(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,6 +21,7 @@ STREAMS = ("joint", "bone", "joint-motion", "bone-motion")
 NORMALISERS = ("published", "body")
 SAMPLINGS = ("uniform", "interpolate")
 KNOWN_SCORE = 0.3
+NOWHERE = 1e-8  # metres: a person all of whose coordinates are smaller is not there
 TEST_SPAN = 0.9  # share of the sample in each of several interpolated test clips
 # Test clips are random but always the same: the field seeds NumPy's legacy generator with this for each sample.
 TEST_SEED = 255
@@ -160,8 +162,11 @@ def _hide(keypoint: Array, keypoint_score: Array | None, settings: ClipSettings)
 def normalise_2d(keypoint: Array, img_shape: tuple[int, int]) -> Array:
     """Pixels to [-1, 1] over the picture's width and height."""
     height, width = img_shape
-    half = np.array([width / 2, height / 2], np.float32)
-    return (keypoint - half) / half
+    V = keypoint.shape[2]
+    half = np.tile(np.array([width / 2, height / 2], np.float32), V)  # in rows of V * 2: NumPy is slow in rows of 2
+    made = keypoint.reshape(-1, V * 2) - half
+    made /= half
+    return made.reshape(keypoint.shape)
 
 
 def normalise_body(keypoint: Array, keypoint_score: Array | None) -> Array:
@@ -203,18 +208,23 @@ def normalise_3d(keypoint: Array) -> Array:
     person 0 in the first frame becomes the origin; the vector from joint 0 to 1 is turned to z, then the one from
     joint 4 to 8 to x. Both are joints of ``nturgb+d``.
     """
-    present = ~np.all(np.isclose(keypoint, 0), axis=(2, 3))  # (M, T)
+    M, T, V, C = keypoint.shape
+    present: Array = np.any((np.abs(keypoint) > NOWHERE).reshape(M, T, V * C), axis=-1)
     if len(keypoint) == 2 and present[1].sum() > present[0].sum():
         keypoint, present = keypoint[::-1], present[::-1]
     if not present[0].any():
         return keypoint
     keypoint = keypoint[:, present[0]]
-    known = np.any(keypoint != 0, axis=-1, keepdims=True)
-    keypoint = (keypoint - keypoint[0, 0, 1]) * known
+    known = (keypoint != 0) @ np.ones(C, bool)
+    centred = (keypoint.reshape(-1, V * C) - np.tile(keypoint[0, 0, 1], V)).reshape(-1, C)
+    for c in range(C):
+        centred[:, c] *= known.ravel()
+    first = centred[:V].astype(np.float64)
+    turn: Array = np.eye(3)
     for tail, head, axis in ((0, 1, (0, 0, 1)), (4, 8, (1, 0, 0))):
-        rotation = _rotation_between(keypoint[0, 0, head] - keypoint[0, 0, tail], np.array(axis, np.float64))
-        keypoint = keypoint @ rotation.T
-    return keypoint.astype(np.float32)
+        rotation = _rotation_between((first[head] - first[tail]) @ turn.T, np.array(axis, np.float64))
+        turn = rotation @ turn
+    return (centred @ turn.T.astype(np.float32)).reshape(keypoint.shape)
 
 
 def _rotation_between(source: Array, target: Array) -> Array:
@@ -239,29 +249,35 @@ def stream_features(keypoint: Array, keypoint_score: Array | None, settings: Cli
     A bone is a joint minus its parent, a motion the difference to the next frame (0 in the last one). A score that
     comes from two joints or two frames is their mean.
     """
-    score = None
-    if settings.with_score:
-        score = np.ones(keypoint.shape[:3], np.float32) if keypoint_score is None else keypoint_score
+    M, T, V, C = keypoint.shape
+    score = np.ones((M, T, V), np.float32) if keypoint_score is None else keypoint_score
     if settings.stream.startswith("bone"):
-        parents = list(settings.layout.bone_parents)
-        keypoint = keypoint - keypoint[:, :, parents]
-        score = None if score is None else (score + score[:, :, parents]) / 2
+        parents = np.array(settings.layout.bone_parents)
+        keypoint = keypoint - keypoint.take(parents, axis=2)
+        score = (score + score.take(parents, axis=2)) / 2
+    features = np.empty((M, T, V, C + settings.with_score), np.float32)
+    # A channel at a time, for NumPy is slow in rows as short as C.
+    channels = [(keypoint[..., c], features[..., c]) for c in range(C)]
     if settings.stream.endswith("motion"):
-        motion = np.zeros_like(keypoint)
-        motion[:, :-1] = keypoint[:, 1:] - keypoint[:, :-1]
-        keypoint = motion
-        if score is not None:
-            mean = np.zeros_like(score)
-            mean[:, :-1] = (score[:, 1:] + score[:, :-1]) / 2
-            score = mean
-    return keypoint if score is None else np.concatenate([keypoint, score[..., None]], axis=-1)
+        features[:, -1] = 0
+        for values, out in channels:
+            np.subtract(values[:, 1:], values[:, :-1], out=out[:, :-1])
+        if settings.with_score:
+            features[:, :-1, :, C] = (score[:, 1:] + score[:, :-1]) / 2
+    else:
+        for values, out in channels:
+            out[...] = values
+        if settings.with_score:
+            features[..., C] = score
+    return features
 
 
 # --- uniform sampling --------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1024)  # of samples as long as another one
 def test_frame_inds(num_frames: int, clip_len: int, num_clips: int) -> Array:
-    """Frame indices (num_clips, clip_len) for testing, the same for every call.
+    """Frame indices (num_clips, clip_len) for testing, the same for every call; not to be changed.
 
     Args:
         num_frames: T of the sample.
@@ -273,7 +289,9 @@ def test_frame_inds(num_frames: int, clip_len: int, num_clips: int) -> Array:
     for clip in range(num_clips):
         start = clip if num_frames < num_clips else clip * num_frames // num_clips
         clips.append(_uniform_frame_inds(num_frames, clip_len, start, draw))
-    return np.stack(clips)
+    inds = np.stack(clips)
+    inds.flags.writeable = False
+    return inds
 
 
 test_frame_inds.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name
@@ -350,12 +368,16 @@ def resample(keypoint: Array, keypoint_score: Array | None, times: Array) -> tup
 
 def gather(keypoint: Array, frame_inds: Array, settings: ClipSettings) -> Array:
     """Take frames and fill the slots: (M, T, V, C) and (num_clips, clip_len) to (num_clips, M', clip_len, V, C)."""
-    M, _, V, C = keypoint.shape
+    M, T, V, C = keypoint.shape
     num_clips, clip_len = frame_inds.shape
-    clips = np.zeros((num_clips, settings.num_person, clip_len, V, C), np.float32)
     used = min(M, settings.num_person)
-    clips[:, :used] = keypoint[:used, frame_inds].swapaxes(0, 1)
-    return clips
+    rows = keypoint.astype(np.float32, copy=False).reshape(M * T, V * C)
+    clips = rows.take(frame_inds[:, None] + T * np.arange(used)[:, None], axis=0)
+    if used < settings.num_person:
+        clips = np.concatenate(
+            [clips, np.zeros((num_clips, settings.num_person - used, clip_len, V * C), np.float32)], 1
+        )
+    return clips.reshape(num_clips, settings.num_person, clip_len, V, C)
 
 
 # --- tracks ------------------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def samples_of(dataset: AnnotationSet, split: str | None, settings: ClipSettings
     where = "the dataset" if split is None else f"split {split!r}"
     if not labelled:
         raise SkelactError(f"{where}: expected samples with labels, found none")
-    for k in labelled:
+    for k in sorted({headers[k].shape: k for k in reversed(labelled)}.values()):  # the first of each shape
         try:
             check_shape(headers[k].shape, settings)
         except SkelactError as error:

@@ -1,4 +1,7 @@
-"""Checkpoints for other runtimes: ONNX, OpenVINO and TorchScript, checked against the network they were made from."""
+"""Checkpoints for other runtimes: ONNX, OpenVINO and TorchScript, checked against the network they were made from.
+
+What is written is the network with its batch norms folded (``skelact.folded``).
+"""
 
 from __future__ import annotations
 
@@ -108,7 +111,7 @@ def export(
         draft = Path(folder) / out.name
         with torch.no_grad(), no_deprecations():
             write(network, torch.zeros(2, *shape), metadata_of(checkpoint), draft)
-        difference, largest = compare(network, load_exported(draft).build(), shape)
+        difference, largest = compare(member.checkpoint.build(), load_exported(draft).build(), shape)
         if not difference <= TOLERANCE:
             raise SkelactError(
                 f"{out}: not written: its logits differ by {difference:.2g} from those of {model}, at most "

@@ -27,6 +27,9 @@ _ADVICE = {
 }
 
 
+CHUNK = 1 << 24  # bytes; smaller ones would wait for Python's lock more often than they compute
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Write a file under a temporary name beside the final one, and rename it on success.
@@ -106,6 +109,6 @@ def sha256_of(path: str | Path) -> str:
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if not file.is_dir():
             with file.open("rb") as opened:
-                while chunk := opened.read(1 << 20):
+                while chunk := opened.read(CHUNK):
                     digest.update(chunk)
     return digest.hexdigest()

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -124,7 +125,7 @@ def train(
         SkelactError: the data don't train, the folder holds another run, or the loss is no number.
     """
     settings = settings or TrainSettings()
-    dataset = open_annotations(data)
+    dataset, sha256 = _opened(data)
     with processes(device) as here, _determinism(settings.deterministic):
         job = prepare(dataset, settings, layout, init)
         config = {
@@ -133,7 +134,7 @@ def train(
             "val_split": job.val_split,
             "repeat": job.training.repeat,
             "data": Path(data).name,
-            "data_sha256": sha256_of(data),
+            "data_sha256": sha256,
             "clips": {**asdict(job.clips), "layout": job.clips.layout.name},
             "class_names": job.class_names,
             "init": None if init is None else str(init),
@@ -177,6 +178,13 @@ def train_streams(
             fused = np.sum([weight * scores[stream] for stream, weight in weights.items()], axis=0)
             top1[name] = accuracy(fused, labels)
     return reports, top1
+
+
+def _opened(data: str | Path) -> tuple[AnnotationSet, str]:
+    """A dataset and its file's sha256, which is computed in a thread meanwhile."""
+    with ThreadPoolExecutor(1) as beside:
+        sha256 = beside.submit(sha256_of, data)
+        return open_annotations(data), sha256.result()
 
 
 # --- what is trained on what -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from plain_clips import plain_clips
 
 from skelact import clips
 from skelact.clips import (
@@ -384,6 +385,25 @@ def test_settings_are_checked_when_they_are_made() -> None:
     assert ClipSettings(COCO).in_channels == 3
     assert ClipSettings(COCO, with_score=False).in_channels == 2
     assert ClipSettings(NTU, dims=3, with_score=False).in_channels == 3
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("num_clips", [1, 10])
+@pytest.mark.parametrize("num_frames", [1, 7, 99, 100, 160, 200, 301])
+@pytest.mark.parametrize("num_persons", [1, 2, 3])
+def test_clips_are_those_of_the_plain_code(num_persons: int, num_frames: int, num_clips: int, stream: str) -> None:
+    """Step by step as its peers do it (``scripts/plain_clips.py``): to the bit in 2D, to 1e-6 in 3D."""
+    keypoint, score = people(num_persons, num_frames, COCO)
+    keypoint[0, : num_frames // 3] = score[0, : num_frames // 3] = 0
+    expected = plain_clips(keypoint, score, (480, 640), COCO, stream, num_clips)
+    np.testing.assert_array_equal(
+        prepare_clips(keypoint, score, (480, 640), ClipSettings(COCO, stream), num_clips), expected
+    )
+    keypoint, _ = people(num_persons, num_frames, NTU, dims=3)
+    keypoint[-1, : num_frames // 3] = keypoint[:, 0, 4] = 0  # a shoulder that is not seen, too
+    expected = plain_clips(keypoint, None, None, NTU, stream, num_clips)
+    settings = ClipSettings(NTU, stream, dims=3, with_score=False)
+    np.testing.assert_allclose(prepare_clips(keypoint, None, None, settings, num_clips), expected, rtol=1e-6, atol=1e-6)
 
 
 # --- tracks ------------------------------------------------------------------------------------------------------

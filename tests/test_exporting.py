@@ -400,8 +400,8 @@ def in_pickle(member: str, old: bytes, new: bytes) -> Change:
     return change
 
 
-# The first tensor is a vector of 51 numbers, V * C.
-VECTOR = b"K3tQq\x05K\x00(K3t(K\x01t"
+# The first tensor is a matrix (17, 3), V x C.
+MATRIX = b"K3tQq\x05K\x00(K\x11K\x03t(K\x03K\x01t"
 TAMPERED: dict[str, tuple[Change, str]] = {
     "another operator": (in_code("torch.relu(", "torch.from_file("), "it calls torch.from_file"),
     "of another namespace": (in_code("torch.relu(", "ops.evil.relu("), "it calls ops.evil.relu"),
@@ -424,29 +424,29 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     ),
     "an odd pickle": (in_pickle("constants.pkl", b"\x80\x02(", b"\x80\x02]0("), "a pickle in it uses POP"),
     "a tensor beyond its storage": (
-        in_pickle("constants.pkl", VECTOR, VECTOR.replace(b"(K3t(", b"(K4t(")),
+        in_pickle("constants.pkl", MATRIX, MATRIX.replace(b"(K\x11K", b"(K\x12K")),
         "larger than its storage",
     ),
     "a tensor of large steps": (
-        in_pickle("constants.pkl", VECTOR, VECTOR.replace(b"(K\x01t", b"(K\x02t")),
+        in_pickle("constants.pkl", MATRIX, MATRIX.replace(b"(K\x03K\x01t", b"(K\x04K\x01t")),
         "larger than its storage",
     ),
     "a tensor that starts late": (
-        in_pickle("constants.pkl", VECTOR, VECTOR.replace(b"K\x00(", b"K\x01(")),
+        in_pickle("constants.pkl", MATRIX, MATRIX.replace(b"K\x00(", b"K\x01(")),
         "larger than its storage",
     ),
     "a storage beyond its record": (
-        in_pickle("constants.pkl", VECTOR, VECTOR.replace(b"K3tQ", b"K\xfftQ")),
+        in_pickle("constants.pkl", MATRIX, MATRIX.replace(b"K3tQ", b"K\xfftQ")),
         "larger than its storage",
     ),
     "negative steps": (
-        in_pickle("constants.pkl", VECTOR, VECTOR.replace(b"(K\x01t", b"(J\xff\xff\xff\xfft")),
+        in_pickle("constants.pkl", MATRIX, MATRIX.replace(b"(K\x03K\x01t", b"(J\xff\xff\xff\xffK\x01t")),
         "no possible shape",
     ),
     "doubles": (in_pickle("constants.pkl", b"ctorch\nFloatStorage", b"ctorch\nDoubleStorage"), "wants to make"),
     "a kind by its number": (in_pickle("constants.pkl", b"ctorch\nFloatStorage\n", b"K\x00"), "of another kind"),
     "a class of torch's own": (
-        in_pickle("data.pkl", b"c__torch__.skelact.model", b"c__torch__.torch.classes"),
+        in_pickle("data.pkl", b"c__torch__.skelact.folded", b"c__torch__.torch.classes"),
         "more than a program",
     ),
 }
