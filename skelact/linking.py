@@ -30,7 +30,8 @@ TOUCHING_IOU = 0.1  # boxes that overlap so much are "among others"
 END_FRAMES = 10  # over which the state at a piece's end is averaged
 # The cost of a link is twice a negative log-likelihood: squared differences over their standard deviations, each capped
 # as anything may happen to a body now and then. Lengths are in body heights.
-MAX_COST = 40.0  # of a link; a higher one is none
+# Of a link; a higher one is none. Two that hardly fit must cost more than one person who comes back as somebody new.
+MAX_COST = 25.0
 MAX_COST_LATER = 60.0  # the same once all that fits well is joined, and few are left to choose from
 POSITION_SD, POSITION_SD_PER_S = 0.06, 0.5
 VERTICAL = 0.7  # people move up and down by so much less than sideways
