@@ -20,6 +20,7 @@ import csv
 import json
 import re
 import resource
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,8 +192,13 @@ def told(predictions: Sequence[dict[str, Any]], times: Array) -> list[str]:
     Those who are a pair at that time are answered by what the pair does, and not alone. A class `none` and the answer
     `unknown` are the background.
     """
+    return [BACKGROUND if surest is None else surest["class_name"] for surest in surest_of(predictions, times)]
+
+
+def surest_of(predictions: Sequence[dict[str, Any]], times: Array) -> list[dict[str, Any] | None]:
+    """The segment that answers at each time, or None for the background."""
     pairs = [prediction for prediction in predictions if len(prediction["track_ids"]) > 1]
-    labels = [BACKGROUND] * len(times)
+    surest: list[dict[str, Any] | None] = [None] * len(times)
     best = np.zeros(len(times))
     for prediction in predictions:
         if prediction["class_name"] in (BACKGROUND, "unknown"):
@@ -203,8 +209,8 @@ def told(predictions: Sequence[dict[str, Any]], times: Array) -> list[str]:
                 if prediction["track_ids"][0] in pair["track_ids"]:
                     counts &= ~_inside(pair, times)
         for k in np.flatnonzero(counts & (best < prediction["score"])):
-            labels[k], best[k] = prediction["class_name"], prediction["score"]
-    return labels
+            surest[k], best[k] = prediction, prediction["score"]
+    return surest
 
 
 def _inside(prediction: dict[str, Any], times: Array) -> Array:
@@ -272,6 +278,47 @@ def scores_of(predictions: Sequence[dict[str, Any]], truth: Sequence[Segment]) -
     return result
 
 
+def losses_of(predictions: Sequence[dict[str, Any]], truth: Sequence[Segment], iou: float = 0.5) -> Counter[str]:
+    """How many true segments are found, why the others are not, and what told ones show that are none of them."""
+    times = np.arange(0, max(segment.stop_s for segment in truth), 1 / RATE)
+    surest = surest_of(predictions, times)
+    answer = told(predictions, times)
+    found = runs(answer, times)
+    there = np.any([_inside(prediction, times) for prediction in predictions], axis=0) if predictions else times < 0
+    losses: Counter[str] = Counter()
+    free = list(found)
+    for segment in truth:
+        if segment.class_name == BACKGROUND:
+            continue
+        inside = np.flatnonzero((times >= segment.start_s) & (times < segment.stop_s))
+        (name, _), *_ = Counter(answer[k] for k in inside).most_common(1)
+        right = [one for one in found if one.class_name == segment.class_name and segment.overlap(one) > 0]
+        best = max((one for one in right if one in free), key=segment.overlap, default=None)
+        if best and segment.overlap(best) >= iou:
+            free.remove(best)
+            losses["found"] += 1
+        elif not there[inside].any():
+            losses["missed: nobody is seen"] += 1
+        elif name == BACKGROUND:
+            losses["missed: no answer for most of it"] += 1
+        elif name != segment.class_name:
+            (people, _), *_ = Counter(len(one["track_ids"]) for k in inside if (one := surest[k])).most_common(1)
+            losses[f"missed: {segment.class_name} is told as {name}, of {people}"] += 1
+        else:
+            losses["missed: in fragments" if len(right) > 1 else "missed: other borders"] += 1
+    for segment in free:
+        shared = {other: min(segment.stop_s, other.stop_s) - max(segment.start_s, other.start_s) for other in truth}
+        most = max(shared, key=shared.__getitem__)
+        if shared[most] <= 0:
+            losses["false: in a pause"] += 1
+        elif most.class_name == BACKGROUND:
+            losses["false: people do nothing"] += 1
+        else:
+            same = most.class_name == segment.class_name
+            losses["false: part of the right one" if same else "false: something else is done"] += 1
+    return losses
+
+
 def predicted(
     videos: Sequence[Path], model: Sequence[str], options: dict[str, Any], out: Path | None
 ) -> dict[str, Any]:
@@ -320,20 +367,25 @@ def taken(videos: Sequence[Path], model: Sequence[str], json_path: Path | None, 
 
 @main.command()
 @click.argument("video", type=click.Path(exists=True, path_type=Path))
+@click.option("--losses", "shows_losses", is_flag=True, help="Tell why segments are missed or false.")
 @predict_options
-def measure(video: Path, model: tuple[str, ...], json_path: Path | None, **options: Any) -> None:
+def measure(video: Path, model: tuple[str, ...], json_path: Path | None, shows_losses: bool, **options: Any) -> None:
     """Score the timeline of a composite against the CSV beside it."""
     content = taken([video], model, json_path, options)
     result = content["results"][0]
     if result["error"]:
         raise click.ClickException(result["error"])
-    for name, value in scores_of(result["predictions"], read_truth(video.with_suffix(".csv"))).items():
+    truth = read_truth(video.with_suffix(".csv"))
+    for name, value in scores_of(result["predictions"], truth).items():
         if isinstance(value, dict):
             click.echo(
                 "\n".join(f"{name.removesuffix('_by_class'):>10}  {share:.3f}  {key}" for key, share in value.items())
             )
         elif value is not None:
             click.echo(f"{value:.3f}  {name}")
+    if shows_losses:
+        for name, count in sorted(losses_of(result["predictions"], truth).items()):
+            click.echo(f"{count:>5}  {name}")
     click.echo(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB of memory at most")
 
 

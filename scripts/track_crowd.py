@@ -145,8 +145,11 @@ def main(
     for stage in ("raw", "mended"):
         for name in trackers:
             mine = [row for row in rows if row["tracker"] == name and row["stage"] == stage]
-            means = {key: float(np.mean([float(str(row[key])) for row in mine])) for key in ("idf1", "num_switches")}
-            print(f"{stage:7s} {name:11s} IDF1 {means['idf1']:.3f}, {means['num_switches']:.0f} ID switches")
+            idf1, switches = ([float(str(row[key])) for row in mine] for key in ("idf1", "num_switches"))
+            print(
+                f"{stage:7s} {name:11s} IDF1 {np.mean(idf1):.3f}, {min(idf1):.3f} at least; "
+                f"{np.mean(switches):.0f} ID switches"
+            )
 
 
 if __name__ == "__main__":

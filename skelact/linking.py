@@ -30,11 +30,12 @@ TOUCHING_IOU = 0.1  # boxes that overlap so much are "among others"
 END_FRAMES = 10  # over which the state at a piece's end is averaged
 # The cost of a link is twice a negative log-likelihood: squared differences over their standard deviations, each capped
 # as anything may happen to a body now and then. Lengths are in body heights.
-MAX_COST = 40.0  # of a link; a higher one is none
+# Of a link; a higher one is none. Two that hardly fit must cost more than one person who comes back as somebody new.
+MAX_COST = 25.0
 MAX_COST_LATER = 60.0  # the same once all that fits well is joined, and few are left to choose from
 POSITION_SD, POSITION_SD_PER_S = 0.06, 0.5
 VERTICAL = 0.7  # people move up and down by so much less than sideways
-TRACKER_BONUS, TRUST_HALF_LIFE_S = 4.0, 0.5  # of two who hug it knows no better than chance who is who afterwards
+TRACKER_BONUS, TRUST_HALF_LIFE_S = 1.0, 0.5  # paths are cut where it knows little better than chance who is who
 STOPPED = 2.0  # for somebody who stopped while out of sight, rather than going on
 GOES_ON_S = 2.0  # nobody is thought to have gone on at their speed for longer
 PAUSE_COST, HIDDEN_COST = 6.0, 1.0  # for each second out of sight, in the open and behind others
@@ -265,14 +266,51 @@ def _join(
     """Pieces, sorted by their starts, one after the other as fits best over all."""
     if not pieces:
         return []
-    successor = _assign(_link_costs(pieces, frames, fps, pauses, max_cost), len(pieces), max_cost)
+    costs = _link_costs(pieces, frames, fps, pauses, max_cost)
+    successor = _assign(costs, len(pieces), max_cost)
     chains = []
     for a in sorted(set(range(len(pieces))) - set(successor)):
-        path = dict(pieces[a].path)
+        chains.append([a])
         while (a := successor[a]) >= 0:
-            path.update(pieces[a].path)
-        chains.append(path)
-    return chains
+            chains[-1].append(a)
+    _swap_tails(chains, pieces, costs)
+    return [{t: i for k in chain for t, i in pieces[k].path.items()} for chain in chains]
+
+
+def _swap_tails(chains: list[list[int]], pieces: Sequence[Piece], costs: dict[tuple[int, int], float]) -> None:
+    """Let two chains of pieces exchange all that follows a link where the clothes of all before and all after say so.
+
+    A link knows the two pieces that it joins, and among others these are short and little is seen of them.
+    """
+    known = np.stack([np.isfinite(piece.clothes) * len(piece.path) for piece in pieces])
+    worn = np.stack([np.nan_to_num(np.stack([piece.clothes for piece in pieces])) * known, known], axis=1)  # (P, 2, 6)
+    upto = [np.cumsum(worn[chain], axis=0) for chain in chains]
+    place = {k: (c, i) for c, chain in enumerate(chains) for i, k in enumerate(chain)}
+    for a, b in sorted(costs, key=lambda link: pieces[link[1]].start):
+        (one, i), (other, j) = place[a], place[b]
+        if one == other or i + 1 == len(chains[one]) or j == 0:
+            continue
+        after_a, before_b = chains[one][i + 1], chains[other][j - 1]
+        if (before_b, after_a) not in costs:
+            continue
+        dearer = costs[a, b] + costs[before_b, after_a] - costs[a, after_a] - costs[before_b, b]
+        heads = upto[one][i], upto[other][j - 1]
+        tails = upto[other][-1] - heads[1], upto[one][-1] - heads[0]
+        kept = sum(_unlike(*parts) for parts in zip(heads, tails[::-1], strict=True))
+        if dearer + sum(_unlike(*parts) for parts in zip(heads, tails, strict=True)) < kept:
+            chains[one][i + 1 :], chains[other][j:] = chains[other][j:], chains[one][i + 1 :]
+            for c in (one, other):
+                upto[c] = np.cumsum(worn[chains[c]], axis=0)
+                place.update((k, (c, n)) for n, k in enumerate(chains[c]))
+
+
+def _unlike(one: Array, other: Array) -> float:
+    """What it costs that two parts of a track are one person, by their clothes: each (2, 6), sums and counts."""
+    known = (one[1] > 0) & (other[1] > 0)
+    if not known.any():
+        return 0.0
+    difference = np.abs(one[0, known] / one[1, known] - other[0, known] / other[1, known]).mean()
+    return float(_capped(difference / COLOUR_SD, COLOUR_CAP))
 
 
 def _link_costs(

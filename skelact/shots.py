@@ -1,7 +1,8 @@
 """Where a video cuts from one shot to another.
 
-A cut is a frame that differs from the one before much more than its neighbours do from theirs, as in PySceneDetect's
-adaptive detector; a camera that pans, or a light that comes on slowly, makes neighbours differ likewise.
+A cut is a frame that differs from the one before much more than any of its neighbours do from theirs; a camera that
+pans, or a light that comes on slowly, makes neighbours differ likewise. PySceneDetect's adaptive detector compares with
+the neighbours' mean, for which every new picture is a cut where frames are repeated to reach a higher frame rate.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from skelact.structures import Array
 
 SIZE = (32, 18)  # width and height in which pictures are compared: people who move hardly count
 SAMPLED_SIZE = (8 * SIZE[0], 8 * SIZE[1])
-MIN_DIFFERENCE = 15.0  # grey levels, of 256
-MIN_RATIO = 3.0  # to the mean difference of the neighbours
-NEIGHBOURS = 2  # on either side
+MIN_DIFFERENCE = 4.0  # grey levels, of 256; less where another shot has the same background
+MIN_RATIO = 3.0  # to the largest difference of the neighbours
+NEIGHBOURS = 3  # on either side
 
 
 def thumbnail(image: Array) -> Array:
@@ -41,6 +42,6 @@ def find_cuts(differences: Sequence[float]) -> list[int]:
     cuts = []
     for k in np.flatnonzero(values >= MIN_DIFFERENCE).tolist():
         around = np.concatenate([values[max(k - NEIGHBOURS, 1) : k], values[k + 1 : k + 1 + NEIGHBOURS]])
-        if values[k] >= MIN_RATIO * (around.mean() if len(around) else 0.0):
+        if values[k] >= MIN_RATIO * around.max(initial=0.0):
             cuts.append(k)
     return cuts

@@ -42,3 +42,11 @@ def test_a_light_that_comes_on_slowly_is_none() -> None:
 
 def test_one_frame_has_no_cut() -> None:
     assert cuts(shot(1, "room", 1)) == []
+
+
+def test_another_take_before_the_same_background_is_a_cut() -> None:
+    assert find_cuts([0.0, *[0.4] * 8, 5.0, *[0.4] * 8]) == [9]
+
+
+def test_frames_repeated_to_reach_a_higher_frame_rate_make_no_cuts() -> None:
+    assert find_cuts([0.0, *[6.0, 0.0, 0.0] * 8]) == []

@@ -263,6 +263,33 @@ def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
         Tracker(str(other))
 
 
+def test_clothes_of_before_and_after_tell_two_apart_who_came_close_in_the_dark() -> None:
+    red, blue, dark = np.array([50.0, 60, 40] * 2), np.array([40.0, 10, -50] * 2), np.full(6, np.nan)
+    body, reach = np.linspace([-20, -75], [20, 75], 17), np.array([30, 75])
+    frames, ids, colours = [], [], []
+    for t in range(110):
+        # They stand a step apart, are lost for a moment, seen without colours, lost again; then they changed sides.
+        x, clothes = {0: ((200, 230), (red, blue)), 1: ((205, 225), (dark, dark)), 2: ((219, 211), (red, blue))}[
+            (t >= 42) + (t >= 65)
+        ]
+        there = t not in (40, 41, 63, 64)
+        centre = np.array([(own, 180.0) for own in x])[: 2 * there]
+        frames.append(
+            FramePoses(
+                frame_index=t,
+                time_s=t / FPS,
+                keypoint=(centre[:, None] + body).astype(np.float32),
+                keypoint_score=np.full((len(centre), 17), 0.9, np.float32),
+                bbox=np.hstack([centre - reach, centre + reach]).astype(np.float32),
+                bbox_score=np.full(len(centre), 0.9, np.float32),
+            )
+        )
+        ids.append(np.array([1, 2] if t < 65 else [2, 1])[: len(centre)])
+        colours.append(np.array(clothes)[: len(centre)])
+    tracks = build_tracks(frames, ids, FPS, colours)
+    assert [track.keypoint[[0, -1], :, 0].mean(1).tolist() for track in tracks] == [[200, 219], [230, 211]]
+
+
 def test_ten_people_in_a_crowd_keep_their_identities() -> None:
     """A short form of scripts/track_crowd.py, which has the numbers of a minute and of every tracker."""
     pytest.importorskip("motmetrics", reason="of the extra dev")
