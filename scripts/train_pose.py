@@ -607,14 +607,14 @@ def train(
 @main.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--people", type=click.Path(exists=True, path_type=Path), default=SHARED / "data" / "people")
-@click.option("--imgsz", default=256, help="Size for .pt models; OpenVINO exports: 640.")
+@click.option("--imgsz", "sizes", type=int, multiple=True, default=(256,), help="For .pt models; exports: 640.")
 @click.option("--limit", type=int, help="Only so many photographs.")
 @click.option("--threads", default=os.cpu_count() or 1)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here too.")
 def evaluate(
     models: tuple[Path, ...],
     people: Path,
-    imgsz: int,
+    sizes: tuple[int, ...],
     limit: int | None,
     threads: int,
     json_path: Path | None,
@@ -624,8 +624,8 @@ def evaluate(
     labels = [Found(photo.bbox, photo.bbox_score, photo.keypoint) for photo in photos]
     scores = {"the labels themselves": score_poses(photos, labels)}
     for model in models:
-        size = 640 if model.is_dir() else imgsz
-        scores[f"{model.name} at {size}"] = score_poses(photos, find_people(model, photos, size, threads))
+        for size in (640,) if model.is_dir() else sizes:
+            scores[f"{model.name} at {size}"] = score_poses(photos, find_people(model, photos, size, threads))
     columns = list(asdict(next(iter(scores.values()))))
     width = max(map(len, scores))
     click.echo(" " * width + "".join(f"{column:>10}" for column in columns))

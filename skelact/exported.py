@@ -199,14 +199,18 @@ def _messages(message: Any) -> Iterator[Any]:
                 yield from _messages(child)
 
 
-@functools.cache
 def openvino_core() -> Any:
     """The one OpenVINO core of this process, which is never given up.
 
     On a CPU with AMX each core gives the thread that makes it a stack for signal handlers and frees it in the end.
     After two of them that thread is left with one that is freed, and dies of the next signal, such as Ctrl-C's.
     """
-    return import_extra("openvino", "openvino").Core()
+    return _only_core(import_extra("openvino", "openvino"))
+
+
+@functools.cache
+def _only_core(openvino: Any) -> Any:
+    return openvino.Core()
 
 
 def _load_openvino(path: Path) -> tuple[Metadata, Run]:
