@@ -583,7 +583,7 @@ def test_an_overlay_that_fails_takes_nothing_from_the_answer(
     def full(*_: Any) -> None:
         raise SkelactError("a.mp4: no space left on device")
 
-    monkeypatch.setattr(pipeline, "_draw", full)
+    monkeypatch.setattr("skelact.render.draw_result", full)
     outputs = ("--json", tmp_path / "a.json", "--out-video", tmp_path / "a.mp4")
     result = skelact_with("predict", films["wave"].path, "--model", model, "--clips", 1, *outputs)
     assert result.exit_code == 1
