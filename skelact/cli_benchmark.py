@@ -54,7 +54,7 @@ def _print(source: str, report: BenchmarkReport) -> None:
     click.echo(
         f"{source}: {video['num_frames']} frames of {video['width']} x {video['height']}, {video['fps']:.4g} frames/s\n"
         f"{machine['processor']}, {machine['cores']} cores, on {machine['device']}\n"
-        f"{pose['pose_model']} in {pose['pose_backend']}, {pose['pose_precision']}, at {width} x {height}\n"
+        f"{pose['pose_model']} in {pose['pose_backend']}, {pose['pose_precision']}, fitted into {width} x {height}\n"
     )
     click.echo(f"{'stage':<14}{'ms/frame':>10}{'CPU ms':>10}{'frames/s':>10}")
     for stage in report.stages:
