@@ -125,7 +125,7 @@ def benchmark(
     classifier = Classifier([model] if isinstance(model, str | Path) else list(model), device=device)
     load_s = time.perf_counter() - start
     timeline = TimelineSettings((classifier.window_s,))
-    steps = tqdm(desc="benchmark", total=9, unit=" steps", disable=None if progress else True)
+    steps = tqdm(desc="benchmark", total=11, unit=" steps", disable=None if progress else True)
 
     with steps, tempfile.TemporaryDirectory(prefix="skelact-benchmark-") as folder:
         estimate_poses(source, estimator, tracker, progress=False, max_frames=2)  # compiles and imports what it needs
