@@ -51,13 +51,13 @@ def _channels_first(x: Tensor, layer: Any) -> Tensor:
     return layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-def _joint_batch_norm(x: Tensor, norms: list[Any]) -> Tensor:
-    """(N, T, V, C) through batch norms that share the channels, as if they were one."""
+def _joint_batch_norm_relu(x: Tensor, norms: list[Any]) -> Tensor:
+    """(N, T, V, C) through batch norms that share the channels, as if they were one, and ReLU."""
     mean, var, weight, bias = (
         torch.cat([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var", "weight", "bias")
     )
     training, momentum, eps = norms[0].training, norms[0].momentum, norms[0].eps
-    x = _channels_first(x, lambda y: F.batch_norm(y, mean, var, weight, bias, training, momentum, eps))
+    x = _channels_first(x, lambda y: F.batch_norm(y, mean, var, weight, bias, training, momentum, eps).relu_())
     if training:  # mean and var have moved on
         widths = [norm.num_features for norm in norms]
         for norm, new_mean, new_var in zip(norms, mean.split(widths), var.split(widths), strict=True):
@@ -82,11 +82,12 @@ class GraphUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, T, V, C) to (N, T, V, C')."""
         N, T, V, _ = x.shape
-        subsets = _pointwise(x, self.conv).view(N, T, V * NUM_SUBSETS, -1)  # for each joint its K subsets
-        mixed = self.A.permute(2, 1, 0).reshape(V, V * NUM_SUBSETS) @ subsets
+        subsets = _pointwise(x, self.conv).view(N * T, V * NUM_SUBSETS, -1)  # for each joint its K subsets
+        A = self.A.permute(2, 1, 0).reshape(V, V * NUM_SUBSETS)
+        mixed = torch.bmm(A.expand(N * T, -1, -1), subsets).view(N, T, V, -1)  # matmul would copy the subsets around
         if not isinstance(self.down, nn.Identity):
             x = _channels_first(_pointwise(x, self.down[0]), self.down[1])
-        return torch.relu(_channels_first(mixed, self.bn) + x)
+        return _channels_first(mixed, lambda y: self.bn(y).add_(x.permute(0, 3, 1, 2)).relu_())
 
 
 class TemporalConv(nn.Module):
@@ -144,12 +145,12 @@ class MultiScaleTemporalUnit(nn.Module):
         *branches, frame = cast(Any, self.branches)
         convs, norms = [branch[0] for branch in branches], [branch[1] for branch in branches]
         weight, bias = torch.cat([conv.weight for conv in convs]), torch.cat([conv.bias for conv in convs])
-        mixed = torch.relu(_joint_batch_norm(F.linear(x, weight.flatten(1), bias), norms))
+        mixed = _joint_batch_norm_relu(F.linear(x, weight.flatten(1), bias), norms)
         parts = mixed.split([conv.out_channels for conv in convs], dim=-1)
         views = [_channels_first(part, branch[3]) for branch, part in zip(branches, parts, strict=True)]
         views.append(_pointwise(x[:, :: self.stride], frame))
         bn, _, conv = self.transform
-        x = torch.relu(_channels_first(torch.cat(views, dim=-1), bn))
+        x = _channels_first(torch.cat(views, dim=-1), lambda y: bn(y).relu_())
         return _channels_first(_pointwise(x, conv), self.bn)
 
 
@@ -170,11 +171,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, T, V, C) to (N, T', V, C')."""
         out = self.tcn(self.gcn(x))
-        if isinstance(self.residual, nn.Identity):
-            out = out + x
-        elif self.residual is not None:
-            out = out + _channels_first(_pointwise(x[:, :: self.stride], self.residual.conv), self.residual.bn)
-        return torch.relu(out)
+        if self.residual is None:
+            return torch.relu(out)
+        if not isinstance(self.residual, nn.Identity):
+            x = _channels_first(_pointwise(x[:, :: self.stride], self.residual.conv), self.residual.bn)
+        return (out + x).relu_()
 
 
 class Backbone(nn.Module):
