@@ -218,14 +218,15 @@ def main(out: Path, shared: Path, poses: Path, drawn_each: int, without: tuple[s
     """Write the dataset, with splits by groups: train, val and, of val, what each source has (val_jhmdb, ...)."""
     rng = np.random.default_rng(seed)
     out.parent.mkdir(parents=True, exist_ok=True)
-    samples = [
-        *jhmdb(shared / "data" / "jhmdb", out.parent),
-        *clips("weizmann", poses / "weizmann" / "weizmann.pkl", WEIZMANN, rng),
-        *clips("ut", poses / "ut" / "ut.pkl", UT, rng),
-        *home(poses / "home" / "home.pkl", shared / "media" / "untrimmed" / "gmdcsa24" / "segments.csv", rng),
-        *drawn(drawn_each, rng),
-    ]
-    samples = [sample for sample in samples if sample.source not in without]
+    segments = shared / "media" / "untrimmed" / "gmdcsa24" / "segments.csv"
+    found = {  # generators: of a source that is left out, no file is read
+        "jhmdb": jhmdb(shared / "data" / "jhmdb", out.parent),
+        "weizmann": clips("weizmann", poses / "weizmann" / "weizmann.pkl", WEIZMANN, rng),
+        "ut": clips("ut", poses / "ut" / "ut.pkl", UT, rng),
+        "home": home(poses / "home" / "home.pkl", segments, rng),
+        "drawn": drawn(drawn_each, rng),
+    }
+    samples = [sample for source in SOURCES if source not in without for sample in found[source]]
     held = {"jhmdb0", "jhmdb1", "weizmann-lena", "home-1", "ut-9", "ut-10", "drawn0"}
     names = {sample: f"{sample.source}/{sample.name}" for sample in samples}
     val = [sample for sample in samples if sample.group in held]

@@ -1,11 +1,12 @@
 """Weizmann and UT-Interaction, from videos: each person, or each sequence, is recognised by networks that never saw it.
 
-    python scripts/leave_one_out.py weizmann --seeds 0,1,2
+    python scripts/leave_one_out.py weizmann --seeds 0,1,2 --window 40 --step 10
     python scripts/leave_one_out.py ut --seeds 0,1,2
 
 The poses are skelact's own (`extract-poses`). A run trains for a fixed number of epochs on all groups but one and tests
 its last weights on that one; nothing is chosen by what was left out. Everything is kept in runs/, and a run that was
-broken off goes on.
+broken off goes on. With ``--window`` samples are cut into overlapping windows; their scores are
+averaged.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import torch
 from experiment import scores_of, settings_of, trained
 
 import skelact
-from skelact.annotations import AnnotationSet, open_annotations, save_annotations
+from skelact.annotations import Annotation, AnnotationSet, open_annotations, save_annotations
+from skelact.clips import known_joints
 from skelact.metrics import accuracy, report
 from skelact.plots import plot_confusion
+from skelact.structures import Array
 from skelact.training import FOUR_STREAM
 
 GROUPS = {  # what is left out, in a sample's name
@@ -47,6 +50,26 @@ def dataset_of(name: str, clips: Path, pose_model: Path, work: Path) -> Annotati
     return replace(whole, annotations=kept, class_names=classes, split={})
 
 
+def windows_of(sample: Annotation, length: int, step: int) -> list[Annotation]:
+    """A sample's windows of ``length`` frames, the last one at its end; a shorter sample is one.
+
+    Those in which somebody is seen for less than half of the time are left out, unless all are like that.
+    """
+    num_frames = sample.keypoint.shape[1]
+    starts = [*range(0, num_frames - length, step), max(num_frames - length, 0)]
+    seen: Array = known_joints(sample.keypoint, sample.keypoint_score).any((0, 2))
+    starts = [start for start in starts if seen[start : start + length].mean() >= 0.5] or starts
+    return [
+        replace(
+            sample,
+            frame_dir=f"{sample.frame_dir}@{start}",
+            keypoint=sample.keypoint[:, start : start + length],
+            keypoint_score=None if sample.keypoint_score is None else sample.keypoint_score[:, start : start + length],
+        )
+        for start in starts
+    ]
+
+
 def group_of(name: str, pattern: str) -> str:
     """Whom or what a sample belongs to."""
     found = re.search(pattern, name)
@@ -55,10 +78,15 @@ def group_of(name: str, pattern: str) -> str:
     return found[1]
 
 
+def mean_by(table: Array, owners: Array) -> Array:
+    """Mean of the rows of each owner, who are 0, 1, ..."""
+    return np.stack([table[owners == owner].mean(0) for owner in range(owners.max() + 1)])
+
+
 @click.command()
 @click.argument("name", type=click.Choice(sorted(GROUPS)))
 @click.argument("changes", nargs=-1, metavar="SETTING=VALUE...")
-@click.option("--clips", default="../shared/media/clips", type=click.Path(path_type=Path))
+@click.option("--videos", default="../shared/media/clips", type=click.Path(path_type=Path))
 @click.option(
     "--pose-model", default="../shared/weights/yolov8n-pose_int8_openvino_model", type=click.Path(path_type=Path)
 )
@@ -66,17 +94,23 @@ def group_of(name: str, pattern: str) -> str:
 @click.option("--streams", default="joint,bone")
 @click.option("--seeds", default="0,1,2")
 @click.option("--init", help="Checkpoint to start from, with {stream} in its place; it must not know the dataset.")
+@click.option("--window", type=click.IntRange(1), help="Frames.")
+@click.option("--step", default=10, show_default=True, help="Frames from one window to the next.")
+@click.option("--clips", "num_clips", default=10, show_default=True, help="Of each sample or window when testing.")
 @click.option("--run", "run_name", default="final", help="Of the runs' folder.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Default: docs/NAME.json")
 def main(
     name: str,
     changes: tuple[str, ...],
-    clips: Path,
+    videos: Path,
     pose_model: Path,
     recipe: str,
     streams: str,
     seeds: str,
     init: str | None,
+    window: int | None,
+    step: int,
+    num_clips: int,
     run_name: str,
     json_path: Path | None,
 ) -> None:
@@ -84,16 +118,21 @@ def main(
     work = Path("runs") / name
     work.mkdir(parents=True, exist_ok=True)
     settings = settings_of(recipe, changes)
-    whole = dataset_of(name, clips, pose_model, work)
-    groups = np.array([group_of(sample.frame_dir, GROUPS[name]) for sample in whole.annotations])
+    whole = dataset_of(name, videos, pose_model, work)
     labels = np.array([sample.label for sample in whole.annotations])
+    owners = np.arange(len(labels))
+    if window:
+        parts = [windows_of(sample, window, step) for sample in whole.annotations]
+        owners = np.repeat(owners, [len(part) for part in parts])
+        whole = replace(whole, annotations=[one for part in parts for one in part])
+    groups = np.array([group_of(sample.frame_dir.split("@")[0], GROUPS[name]) for sample in whole.annotations])
     class_names = whole.class_names or ()
     click.echo(f"{len(labels)} samples, {len(class_names)} classes, {len(set(groups))} groups", err=True)
     top1: dict[str, list[float]] = {}
     for seed in map(int, seeds.split(",")):
-        scores = {stream: np.zeros((len(labels), len(class_names))) for stream in streams.split(",")}
+        scores = {stream: np.zeros((len(owners), len(class_names))) for stream in streams.split(",")}
         for group in sorted(set(groups)):
-            data = work / f"without-{group}.pkl"
+            data = work / run_name / f"without-{group}.pkl"
             if not data.exists():
                 named = {
                     key: tuple(
@@ -101,12 +140,14 @@ def main(
                     )
                     for key, on in (("train", False), ("left", True))
                 }
+                data.parent.mkdir(exist_ok=True)
                 save_annotations(replace(whole, split=named), data)
             for stream, table in scores.items():
                 out = work / run_name / f"{recipe}-{seed}-{group}-{stream}"
                 run = replace(settings, stream=stream, seed=seed)
                 start = Path(init.format(stream=stream)) if init else None
-                table[groups == group] = scores_of(trained(data, out, run, start), data, "left", clips=10)[0]
+                table[groups == group] = scores_of(trained(data, out, run, start), data, "left", clips=num_clips)[0]
+        scores = {stream: mean_by(table, owners) for stream, table in scores.items()}
         fused = np.sum([FOUR_STREAM[stream] * table for stream, table in scores.items()], axis=0)
         fused /= fused.sum(1, keepdims=True)
         for key, table in {**scores, **({"fused": fused} if len(scores) > 1 else {})}.items():
@@ -118,6 +159,8 @@ def main(
         "changes": changes,
         "recipe": recipe,
         "init": init,
+        "window": window,
+        "step": step if window else None,
         "samples": len(labels),
         "groups": len(set(groups)),
         "top1_by_seed": top1,

@@ -8,7 +8,7 @@ import pytest
 from clean_poses import HEIGHT, SIZE, as_track, true_joints
 
 from skelact.annotations import Annotation
-from skelact.cleaning import OneEuro, clean_track, fill_gaps
+from skelact.cleaning import Cleaning, OneEuro, clean_track, fill_gaps, smooth
 from skelact.pipeline import annotation_sequence
 from skelact.structures import Array, Track
 
@@ -91,3 +91,18 @@ def test_poses_of_a_pickle_are_cleaned_only_if_asked() -> None:
     assert "cleaning" not in as_published.provenance
     assert not np.allclose(cleaned.tracks[0].keypoint, found)
     assert cleaned.provenance["cleaning"]["cutoff_hz"] == 6.0
+
+
+@pytest.mark.parametrize("fps", [15, 25, 60])
+def test_smoothing_is_scipys_zero_phase_butterworth(fps: int) -> None:
+    """The same numbers as filtering forwards and backwards, but for a trace near the ends."""
+    from scipy.signal import butter, sosfiltfilt
+
+    walk = np.cumsum(np.random.default_rng(0).standard_normal((200, 2)), axis=0) * 3
+    cleaning = Cleaning()
+    low_pass = butter(cleaning.order, cleaning.cutoff_hz, fs=fps, output="sos")
+    expected = sosfiltfilt(low_pass, walk, axis=0, padlen=3 * (cleaning.order + 1))
+    off = np.abs(smooth(walk, fps, cleaning) - expected)
+    taken_out = np.abs(walk - expected).max()
+    assert off.max() < 0.05 * taken_out
+    assert off[50:-50].max() < 1e-4 * taken_out
