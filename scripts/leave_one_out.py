@@ -57,7 +57,7 @@ def windows_of(sample: Annotation, length: int, step: int) -> list[Annotation]:
     """
     num_frames = sample.keypoint.shape[1]
     starts = [*range(0, num_frames - length, step), max(num_frames - length, 0)]
-    seen: Array = known_joints(sample.keypoint, sample.keypoint_score).any((0, 2))
+    seen: Array = np.any(known_joints(sample.keypoint, sample.keypoint_score), axis=(0, 2))
     starts = [start for start in starts if seen[start : start + length].mean() >= 0.5] or starts
     return [
         replace(

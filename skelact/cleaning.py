@@ -4,7 +4,7 @@ Live, the windows that are classified are cleaned so too, each as a whole, as th
 picture of a moment has to do without what follows: One-Euro.
 
 Each joint is cleaned alone, and only where it was seen: joints without a score (or, in 3D, at zero) stay as they are,
-and nothing is filtered across a gap that is not filled.
+and nothing is filtered across a gap that is not filled, or a cut to another shot.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -37,26 +38,28 @@ class Cleaning:
     order: int = 2
 
 
-def clean_track(track: Track, fps: float, cleaning: Cleaning | None = None) -> Track:
+def clean_track(track: Track, fps: float, cleaning: Cleaning | None = None, cuts_s: Sequence[float] = ()) -> Track:
     """A track whose outliers are replaced and whose joints move smoothly.
 
     Args:
         track: with or without scores.
         fps: frames per second.
         cleaning: how.
+        cuts_s: when other shots begin, across which nobody moves.
     """
     cleaning = cleaning or Cleaning()
     known = known_joints(track.keypoint, track.keypoint_score)  # (T, V)
     keypoint = track.keypoint.astype(np.float64)
+    cuts = np.searchsorted(track.time_s, np.array(cuts_s) - 1e-6).tolist()
     for v in range(keypoint.shape[1]):
-        for run in _runs(known[:, v]):
+        for run in _runs(known[:, v], cuts):
             keypoint[run, v] = smooth(without_outliers(keypoint[run, v], fps, cleaning), fps, cleaning)
     return replace(track, keypoint=keypoint.astype(np.float32))
 
 
-def clean_tracks(tracks: Sequence[Track], fps: float, cleaning: Cleaning | None = None) -> tuple[Track, ...]:
+def clean_tracks(tracks: Sequence[Track], fps: float, cuts_s: Sequence[float] = ()) -> tuple[Track, ...]:
     """``clean_track`` of each."""
-    return tuple(clean_track(track, fps, cleaning) for track in tracks)
+    return tuple(clean_track(track, fps, cuts_s=cuts_s) for track in tracks)
 
 
 def fill_gaps(values: Array, seen: Array, max_gap: int) -> Array:
@@ -76,10 +79,11 @@ def fill_gaps(values: Array, seen: Array, max_gap: int) -> Array:
     return filled
 
 
-def _runs(known: Array) -> list[slice]:
-    """Stretches of True."""
+def _runs(known: Array, cuts: Sequence[int]) -> list[slice]:
+    """Stretches of True, from one cut to the next."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(int)))
-    return [slice(start, stop) for start, stop in edges.reshape(-1, 2)]
+    borders = ([start, *[cut for cut in cuts if start < cut < stop], stop] for start, stop in edges.reshape(-1, 2))
+    return [slice(first, last) for each in borders for first, last in pairwise(each)]
 
 
 def without_outliers(place: Array, fps: float, cleaning: Cleaning) -> Array:

@@ -99,10 +99,11 @@ class FollowedFrames:
     def sequence(self, provenance: Mapping[str, Any], clean: bool) -> PoseSequence:
         """Everybody in all frames, mended, ranked by ``persons.rank_tracks``, and cleaned if wanted."""
         mending = Mending(max_gap=max(1, round(Mending.max_gap / self.stride)))
+        times = np.array(self.time_s)
+        cuts_s = tuple(times[find_cuts(self._differences)].tolist())
         tracks = build_tracks(self._frames, self._ids, self.fps, self._colours, mending)
         if clean:
-            tracks = clean_tracks(tracks, self.fps)
-        times = np.array(self.time_s)
+            tracks = clean_tracks(tracks, self.fps, cuts_s)
         tracks = tuple(stretch(track, self.stride, times) for track in tracks)
         return PoseSequence(
             info=self.info,
@@ -117,7 +118,7 @@ class FollowedFrames:
                 "cleaning": asdict(Cleaning()) if clean else None,
             },
             faces=tuple(self._faces[k // self.stride] for k in range(len(times))),
-            cuts_s=tuple(self.time_s[k] for k in find_cuts(self._differences)),
+            cuts_s=cuts_s,
         )
 
 

@@ -54,6 +54,17 @@ def test_unknown_joints_and_gaps_stay_as_they_are() -> None:
     assert edges.mean() < 0.03 * HEIGHT, "zeros of a gap are not drawn into the poses beside it"
 
 
+def test_a_cut_to_another_shot_stays_as_sharp_as_it_is() -> None:
+    """Each shot is cleaned as if it were a video of its own."""
+    found = noisy(true_joints("wave"), 0.01)
+    found[40:] += 2 * HEIGHT
+    track = as_track(found, FPS)
+    apart = [clean_track(part, FPS).keypoint for part in (track.cut(0, 40), track.cut(40, len(found)))]
+    cleaned = clean_track(track, FPS, cuts_s=(40 / FPS,)).keypoint
+    np.testing.assert_array_equal(cleaned, np.concatenate(apart))
+    assert np.abs(clean_track(track, FPS).keypoint - cleaned).max() > 0.1 * HEIGHT, "which is what would smear"
+
+
 def test_a_person_in_3d_has_no_scores() -> None:
     flat = true_joints("wave") / HEIGHT
     joints = np.concatenate([flat, np.ones_like(flat[..., :1])], axis=-1)
