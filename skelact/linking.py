@@ -380,6 +380,8 @@ def _difference(colour: Array, others: Array) -> Array:
 
 def _assign(costs: dict[tuple[int, int], float], num_pieces: int, alone_cost: float) -> list[int]:
     """The successor of each piece, or -1: the assignment with the lowest sum; to have none costs ``alone_cost``."""
+    if not costs:
+        return [-1] * num_pieces  # most videos of one or two people need no solver, whose import takes a quarter second
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
