@@ -15,7 +15,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from skelact.structures import Array
 SOURCES = ("jhmdb", "weizmann", "ut", "home", "drawn")
 FPS = 30.0
 WINDOW = (32, 64)  # frames, shortest and longest
+OTHERS = 5  # times as many improvised motions as of each drawn motion
+SIDES = np.array([-1, 1])
 HIDDEN = ("left_eye", "right_eye", "left_ear", "right_ear")  # JHMDB has one joint for the face
 
 # What a source's class is called here; a class that is not named is not used.
@@ -51,14 +53,15 @@ UT = {
 }  # fmt: skip
 HOME = {
     "Falling (BW)": "fall", "Falling (FW)": "fall", "Fall (FW)": "fall", "Falling (SW)": "fall", "Walking": "walk",
-    "Standing": "be still", "Sitting": "be still", "Reading": "be still",
+    "Standing": "be still", "Sitting": "be still", "Reading": "be still", "Exercising": "something else",
 }  # fmt: skip
 DRAWN = {  # not what the sample videos show: waving, walking, shaking hands
     "run": "run", "jumping_jack": "jumping jacks", "jump": "jump", "pick_up": "bend or pick up", "sit_down": "sit down",
     "stand_up": "stand up", "fall": "fall", "fall_back": "fall", "stand": "be still", "clap": "clap", "throw": "throw",
     "hug": "hug", "push": "push somebody",
 }  # fmt: skip
-CLASSES = tuple(sorted({*JHMDB.values(), *WEIZMANN.values(), *UT.values(), *HOME.values(), *DRAWN.values()}))
+OTHER = "something else"  # movements that have no name here, or the network would have to name whatever it sees
+CLASSES = tuple(sorted({*JHMDB.values(), *WEIZMANN.values(), *UT.values(), *HOME.values(), *DRAWN.values(), OTHER}))
 IN_COCO = {  # JHMDB's joint of each COCO joint
     "nose": "face",
     **{name: name for name in COCO.joints if name.split("_")[-1] in
@@ -161,7 +164,7 @@ def drawn(each: int, rng: np.random.Generator) -> Iterator[Sample]:
     """Joints of drawn people of random build, seen from anywhere, at any speed; nothing is drawn."""
     for motion, class_name in DRAWN.items():
         for n in range(each):
-            pitch, mirror = rng.uniform(-2, 25), bool(rng.random() < 0.5)
+            mirror = bool(rng.random() < 0.5)
             changes: dict[str, Any] = {"speed": rng.uniform(0.8, 1.3), "offset_s": rng.uniform(0, 3), "mirror": mirror}
             if motion in drawn_people.PAIR_MOTIONS:
                 people: Sequence[drawn_people.Person] = drawn_people.pair(
@@ -173,18 +176,58 @@ def drawn(each: int, rng: np.random.Generator) -> Iterator[Sample]:
                     changes["offset_s"] = 0.0
                 scene = drawn_people.scene_of(motion, seed=int(rng.integers(1 << 30)), **changes)
                 people, turn = scene.people, rng.uniform(-180, 180)
-            length = int(rng.integers(WINDOW[0], WINDOW[1] + 1))
-            keypoint = np.zeros((len(people), length, 17, 2), np.float32)
-            for m, person in enumerate(people):
-                for t in range(length):
-                    body = drawn_people.pose_body(person.figure, person.pose(t / FPS), person.yaw + turn, pitch)
-                    depth = drawn_people.CAMERA_DISTANCE / max(1.0, drawn_people.CAMERA_DISTANCE - body.root[2])
-                    across = person.shift * np.cos(np.radians(turn))
-                    keypoint[m, t, :, 0] = 320 + 300 * (across + body.joint[:, 0] * depth)
-                    keypoint[m, t, :, 1] = 400 - 300 * body.joint[:, 1] * depth
-            keypoint += rng.normal(0, 2.0, keypoint.shape).astype(np.float32)
-            score = np.ones(keypoint.shape[:3], np.float32)
-            yield Sample(f"drawn/{motion}_{n}", "drawn", f"drawn{n % 10}", class_name, keypoint, score)
+            yield _seen(f"{motion}_{n}", class_name, people, turn, rng)
+    for n in range(OTHERS * each):
+        people = [
+            drawn_people.Person(improvised(rng), figure=drawn_people.Figure.random(rng)) for _ in range(1 + n % 2)
+        ]
+        if len(people) > 1:
+            people = [
+                replace(one, shift=shift) for one, shift in zip(people, rng.uniform(0.2, 0.6) * SIDES, strict=True)
+            ]
+        yield _seen(f"improvised_{n}", OTHER, people, rng.uniform(-180, 180), rng)
+
+
+def _seen(
+    name: str, class_name: str, people: Sequence[drawn_people.Person], turn: float, rng: np.random.Generator
+) -> Sample:
+    """A window of people who are seen from a side and from above, with some noise."""
+    pitch = rng.uniform(-2, 25)
+    length = int(rng.integers(WINDOW[0], WINDOW[1] + 1))
+    keypoint = np.zeros((len(people), length, 17, 2), np.float32)
+    for m, person in enumerate(people):
+        for t in range(length):
+            body = drawn_people.pose_body(person.figure, person.pose(t / FPS), person.yaw + turn, pitch)
+            depth = drawn_people.CAMERA_DISTANCE / max(1.0, drawn_people.CAMERA_DISTANCE - body.root[2])
+            across = person.shift * np.cos(np.radians(turn))
+            keypoint[m, t, :, 0] = 320 + 300 * (across + body.joint[:, 0] * depth)
+            keypoint[m, t, :, 1] = 400 - 300 * body.joint[:, 1] * depth
+    keypoint += rng.normal(0, 2.0, keypoint.shape).astype(np.float32)
+    score = np.ones(keypoint.shape[:3], np.float32)
+    number = int(name.rpartition("_")[2])
+    return Sample(f"drawn/{name}", "drawn", f"drawn{number % 10}", class_name, keypoint, score)
+
+
+def improvised(rng: np.random.Generator) -> drawn_people.Motion:
+    """From one random pose to the next, as in dancing, gymnastics or work."""
+    reach, steps = rng.uniform(0.3, 1.0), rng.uniform(0.2, 1.0)
+
+    def arm() -> drawn_people.Limb:
+        forward, out = rng.uniform(-40, 170) * reach, rng.uniform(0, 120) * reach
+        return drawn_people.Limb(forward, out, forward + rng.uniform(0, 130), out + rng.uniform(-60, 60))
+
+    def leg() -> drawn_people.Limb:
+        forward = rng.uniform(-25, 80) * steps
+        out = rng.uniform(0, 35) * steps
+        return drawn_people.Limb(forward, out, forward - rng.uniform(0, 90) * steps, out * rng.uniform(0, 1))
+
+    def pose() -> drawn_people.Pose:
+        lean, sway, twist, turn = rng.uniform((-15, -20, -40, -60), (60, 20, 40, 60)) * rng.uniform(0, 1)
+        return drawn_people.Pose(arm(), arm(), leg(), leg(), lean=lean, sway=sway, twist=twist, turn=turn)
+
+    times = np.cumsum([0, *rng.uniform(0.3, 1.2, int(rng.integers(2, 5)))]).tolist()
+    poses = [pose() for _ in times[1:]]
+    return drawn_people.keyframes(*zip(times, [*poses, poses[0]], strict=True))
 
 
 def as_annotations(samples: list[Sample]) -> list[Annotation]:
