@@ -1,6 +1,6 @@
 """Weizmann and UT-Interaction, from videos: each person, or each sequence, is recognised by networks that never saw it.
 
-    python scripts/leave_one_out.py weizmann --seeds 0,1,2 --window 40 --step 10
+    python scripts/leave_one_out.py weizmann --seeds 0,1,2 --window 1.6 --step 0.4
     python scripts/leave_one_out.py ut --seeds 0,1,2
 
 The poses are skelact's own (`extract-poses`). A run trains for a fixed number of epochs on all groups but one and tests
@@ -22,8 +22,8 @@ import torch
 from experiment import scores_of, settings_of, trained
 
 import skelact
-from skelact.annotations import Annotation, AnnotationSet, open_annotations, save_annotations
-from skelact.clips import known_joints
+from skelact.annotations import AnnotationSet, open_annotations, save_annotations
+from skelact.cutting import cut_into_windows
 from skelact.metrics import accuracy, report
 from skelact.plots import plot_confusion
 from skelact.structures import Array
@@ -50,26 +50,6 @@ def dataset_of(name: str, clips: Path, pose_model: Path, work: Path) -> Annotati
     return replace(whole, annotations=kept, class_names=classes, split={})
 
 
-def windows_of(sample: Annotation, length: int, step: int) -> list[Annotation]:
-    """A sample's windows of ``length`` frames, the last one at its end; a shorter sample is one.
-
-    Those in which somebody is seen for less than half of the time are left out, unless all are like that.
-    """
-    num_frames = sample.keypoint.shape[1]
-    starts = [*range(0, num_frames - length, step), max(num_frames - length, 0)]
-    seen: Array = np.any(known_joints(sample.keypoint, sample.keypoint_score), axis=(0, 2))
-    starts = [start for start in starts if seen[start : start + length].mean() >= 0.5] or starts
-    return [
-        replace(
-            sample,
-            frame_dir=f"{sample.frame_dir}@{start}",
-            keypoint=sample.keypoint[:, start : start + length],
-            keypoint_score=None if sample.keypoint_score is None else sample.keypoint_score[:, start : start + length],
-        )
-        for start in starts
-    ]
-
-
 def group_of(name: str, pattern: str) -> str:
     """Whom or what a sample belongs to."""
     found = re.search(pattern, name)
@@ -94,8 +74,8 @@ def mean_by(table: Array, owners: Array) -> Array:
 @click.option("--streams", default="joint,bone")
 @click.option("--seeds", default="0,1,2")
 @click.option("--init", help="Checkpoint to start from, with {stream} in its place; it must not know the dataset.")
-@click.option("--window", type=click.IntRange(1), help="Frames.")
-@click.option("--step", default=10, show_default=True, help="Frames from one window to the next.")
+@click.option("--window", "window_s", type=float, help="Seconds. Default: whole samples.")
+@click.option("--step", "step_s", default=0.4, show_default=True, help="Seconds from one window to the next.")
 @click.option("--clips", "num_clips", default=10, show_default=True, help="Of each sample or window when testing.")
 @click.option("--run", "run_name", default="final", help="Of the runs' folder.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Default: docs/NAME.json")
@@ -108,8 +88,8 @@ def main(
     streams: str,
     seeds: str,
     init: str | None,
-    window: int | None,
-    step: int,
+    window_s: float | None,
+    step_s: float,
     num_clips: int,
     run_name: str,
     json_path: Path | None,
@@ -120,11 +100,10 @@ def main(
     settings = settings_of(recipe, changes)
     whole = dataset_of(name, videos, pose_model, work)
     labels = np.array([sample.label for sample in whole.annotations])
-    owners = np.arange(len(labels))
-    if window:
-        parts = [windows_of(sample, window, step) for sample in whole.annotations]
-        owners = np.repeat(owners, [len(part) for part in parts])
-        whole = replace(whole, annotations=[one for part in parts for one in part])
+    names = [sample.frame_dir for sample in whole.annotations]
+    if window_s:
+        whole = cut_into_windows(whole, window_s, step_s)
+    owners = np.array([names.index(sample.frame_dir.split("@")[0]) for sample in whole.annotations])
     groups = np.array([group_of(sample.frame_dir.split("@")[0], GROUPS[name]) for sample in whole.annotations])
     class_names = whole.class_names or ()
     click.echo(f"{len(labels)} samples, {len(class_names)} classes, {len(set(groups))} groups", err=True)
@@ -159,8 +138,8 @@ def main(
         "changes": changes,
         "recipe": recipe,
         "init": init,
-        "window": window,
-        "step": step if window else None,
+        "window_s": window_s,
+        "step_s": step_s if window_s else None,
         "samples": len(labels),
         "groups": len(set(groups)),
         "top1_by_seed": top1,

@@ -16,6 +16,8 @@ FORMATS = (
     *("mediapipe-json", "annotations"),
 )
 
+SECONDS = click.FloatRange(0, min_open=True)
+
 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """``1080x1920`` as (1080, 1920)."""
@@ -42,6 +44,12 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
 @click.option("--fps", type=click.FloatRange(0, min_open=True), metavar="N", help="Frames per second, kept with them.")
 @click.option("--img-shape", callback=_size, metavar="HxW", help="Picture size in pixels, if the files don't tell.")
 @click.option("--exclude", type=click.Path(), metavar="LIST", help="Text file with samples to leave out, one a line.")
+@click.option(
+    "--window", "window_s", type=SECONDS, metavar="S", help="Cut the samples into windows of so many seconds."
+)
+@click.option(
+    "--step", "step_s", type=SECONDS, metavar="S", help="From one window to the next. Default: half a window."
+)
 @click.option("--half", is_flag=True, help="float16 on disk: half the size; rounds to 1 px above 1024, 2 above 2048.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar, no messages but errors.")
 def convert(
@@ -55,8 +63,8 @@ def convert(
     """Convert poses of other tools and datasets to an annotation pickle.
 
     SOURCE is a file or a folder: NTU .skeleton files, DD-Net's JHMDB pickles, JSON of ultralytics, AlphaPose, OpenPose,
-    MMPose or MediaPipe, or an annotation pickle that is to get another layout. A damaged file is skipped, listed, and
-    makes the exit code 1.
+    MMPose or MediaPipe, or an annotation pickle that is to get another layout or to be cut into windows. A damaged file
+    is skipped, listed, and makes the exit code 1.
 
     \b
     Examples:
@@ -64,8 +72,12 @@ def convert(
         skelact convert GT_train_1.pkl GT_test_1.pkl --out jhmdb1.pkl
         skelact convert openpose_output/ --labels labels.csv --img-shape 1080x1920 --out mine.pkl
         skelact convert coco.pkl --to-layout openpose --out openpose.pkl
+        skelact convert long.pkl --window 2 --step 0.5 --out windows.pkl
     """
     from skelact import converters
+
+    if options["step_s"] and not options["window_s"]:
+        raise click.UsageError("--step is from one window to the next; give --window too")
 
     def say(message: str) -> None:
         if not quiet:

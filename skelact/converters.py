@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 import skelact
 from skelact.annotations import PICKLE_SUFFIXES, Annotation, AnnotationSet, load_annotations, save_annotations
+from skelact.cutting import cut_into_windows
 from skelact.errors import SkelactError
 from skelact.files import check_writable
 from skelact.labelling import Clip, label_clips
@@ -101,6 +102,8 @@ def convert(
     fps: float | None = None,
     img_shape: tuple[int, int] | None = None,
     exclude: Iterable[str] = (),
+    window_s: float | None = None,
+    step_s: float | None = None,
     half: bool = False,
     progress: bool = True,
 ) -> Conversion:
@@ -118,6 +121,8 @@ def convert(
         fps: frames per second of the videos, to be kept with the samples.
         img_shape: (H, W) pixels of the videos, where the files do not tell.
         exclude: names of samples to leave out, such as NTU's with missing skeletons.
+        window_s: cut samples into windows of so many seconds (``cutting.cut_into_windows``); None leaves them whole.
+        step_s: from one window to the next; None: half a window.
         half: float16 on disk.
         progress: draw a bar on stderr, if that is a terminal.
 
@@ -146,6 +151,7 @@ def convert(
     names = {annotation.frame_dir for annotation in dataset.annotations}
     provenance = {
         **dataset.provenance,
+        **({} if window_s is None else {"window_s": window_s}),
         "converted_from": source_format,
         "sources": [path.resolve().name for path in paths],
         "skelact": skelact.__version__,
@@ -155,6 +161,8 @@ def convert(
         split={name: tuple(n for n in members if n in names) for name, members in dataset.split.items()},
         provenance=provenance,
     )
+    if window_s is not None:
+        dataset = cut_into_windows(dataset, window_s, step_s or window_s / 2)
     if out is not None:
         save_annotations(dataset, out, half=half)
     return Conversion(dataset, source_format, tuple(skipped), excluded)

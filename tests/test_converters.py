@@ -724,3 +724,47 @@ def test_bad_options(tmp_path: Path) -> None:
         skelact.convert([tmp_path], to_layout="hand")
     with pytest.raises(SkelactError, match=r"format 'kinect': expected one of ntu-skeleton \("):
         skelact.convert([tmp_path], source_format="kinect")
+
+
+# --- windows -----------------------------------------------------------------------------------------------------
+
+
+def long_sample(name: str, num_frames: int, seen: slice = slice(None), **extra: Any) -> Annotation:
+    """Somebody whose first coordinate counts frames, seen in some of them."""
+    keypoint = np.zeros((1, num_frames, 17, 2), np.float32)
+    score = np.zeros((1, num_frames, 17), np.float32)
+    keypoint[0, seen] = 1 + np.arange(num_frames, dtype=np.float32)[seen, None, None]
+    score[0, seen] = 0.9
+    return Annotation(name, keypoint, score, (480, 640), 0, extra)
+
+
+def test_long_samples_are_cut_into_windows(tmp_path: Path) -> None:
+    """By each sample's own frame rate; the splits stay, and the last window ends with the sample."""
+    samples = [long_sample("walk", 101, fps=25.0), long_sample("run", 70), long_sample("jump", 20, fps=25.0)]
+    source = tmp_path / "long.pkl"
+    split: dict[str, tuple[str, ...]] = {"train": ("walk", "jump"), "val": ("run",)}
+    save_annotations(AnnotationSet(samples, split, ("move",), "coco"), source)
+    cut = converted(tmp_path, source, "--window", 2, "--step", 0.5)
+    assert [sample.frame_dir for sample in cut.annotations] == [
+        *("walk@0", "walk@12", "walk@24", "walk@36", "walk@48", "walk@51"),
+        *("run@0", "run@10", "jump@0"),
+    ]
+    assert [sample.keypoint.shape[1] for sample in cut.annotations] == [50] * 6 + [60] * 2 + [20]
+    assert cut.annotations[5].keypoint[0, -1, 0, 0] == 101
+    assert set(cut.split["train"]) == {s.frame_dir for s in cut.annotations if not s.frame_dir.startswith("run")}
+    assert set(cut.split["val"]) == {"run@0", "run@10"}
+    assert {sample.label for sample in cut.annotations} == {0}
+
+
+def test_windows_in_which_nobody_is_are_left_out(tmp_path: Path) -> None:
+    samples = [long_sample("late", 120, seen=slice(60, 120)), long_sample("nobody", 60, seen=slice(0))]
+    source = tmp_path / "long.pkl"
+    save_annotations(AnnotationSet(samples, {}, ("move",), "coco"), source)
+    cut = converted(tmp_path, source, "--window", 1)
+    names = [sample.frame_dir for sample in cut.annotations]
+    assert [name for name in names if name.startswith("late")] == ["late@45", "late@60", "late@75", "late@90"]
+    assert "nobody@0" in names, "no sample is lost without a word"
+
+
+def test_a_step_without_a_window_is_wrong_usage(tmp_path: Path) -> None:
+    assert run("long.pkl", "--step", 1, "--out", tmp_path / "out.pkl").exit_code == 2
