@@ -76,8 +76,11 @@ def telling(data: Path, model: str, sources: str) -> None:
             if sample.extra["source"] in two:
                 of_class = found.setdefault(class_name_of(sample, dataset), {})
                 of_class.setdefault(str(sample.extra["source"]), []).append(sample)
-        shared = {name: parts for name, parts in found.items() if {*map(len, parts.values())} and len(parts) == 2}
-        shared = {name: parts for name, parts in shared.items() if min(map(len, parts.values())) >= MIN_SAMPLES}
+        shared = {
+            name: parts
+            for name, parts in found.items()
+            if len(parts) == 2 and min(map(len, parts.values())) >= MIN_SAMPLES
+        }
         if not shared:
             continue
         samples = [sample for parts in shared.values() for each in parts.values() for sample in each]
