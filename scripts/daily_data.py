@@ -253,28 +253,43 @@ def as_annotations(samples: list[Sample]) -> list[Annotation]:
 @click.command()
 @click.option("--out", default="runs/daily/daily.pkl", type=click.Path(path_type=Path))
 @click.option("--shared", default="../shared", type=click.Path(path_type=Path))
-@click.option("--poses", default="runs", type=click.Path(path_type=Path), help="Where extract-poses put its pickles.")
+@click.option(
+    "--poses",
+    default=["runs"],
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Where extract-poses put its pickles; several hold the same clips as several pose models see them.",
+)
 @click.option("--drawn", "drawn_each", default=24, help="Samples of each drawn motion.")
 @click.option("--without", multiple=True, type=click.Choice(SOURCES), help="Leave this source out.")
 @click.option("--seed", default=0)
-def main(out: Path, shared: Path, poses: Path, drawn_each: int, without: tuple[str, ...], seed: int) -> None:
+def main(
+    out: Path, shared: Path, poses: tuple[Path, ...], drawn_each: int, without: tuple[str, ...], seed: int
+) -> None:
     """Write the dataset, with splits by groups: train, val and, of val, what each source has (val_jhmdb, ...)."""
     rng = np.random.default_rng(seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     segments = shared / "media" / "untrimmed" / "gmdcsa24" / "segments.csv"
-    found = {  # generators: of a source that is left out, no file is read
-        "jhmdb": jhmdb(shared / "data" / "jhmdb", out.parent),
-        "weizmann": clips("weizmann", poses / "weizmann" / "weizmann.pkl", WEIZMANN, rng),
-        "ut": clips("ut", poses / "ut" / "ut.pkl", UT, rng),
-        "home": home(poses / "home" / "home.pkl", segments, rng),
-        "drawn": drawn(drawn_each, rng),
+    found: dict[str, list[Iterator[Sample]]] = {  # generators: of a source that is left out, no file is read
+        "jhmdb": [jhmdb(shared / "data" / "jhmdb", out.parent)],
+        "weizmann": [clips("weizmann", folder / "weizmann" / "weizmann.pkl", WEIZMANN, rng) for folder in poses],
+        "ut": [clips("ut", folder / "ut" / "ut.pkl", UT, rng) for folder in poses],
+        "home": [home(folder / "home" / "home.pkl", segments, rng) for folder in poses],
+        "drawn": [drawn(drawn_each, rng)],
     }
-    samples = [sample for source in SOURCES if source not in without for sample in found[source]]
+    samples = [
+        replace(sample, name=f"{sample.name}~{poses[k].name}") if k else sample
+        for source in SOURCES
+        if source not in without
+        for k, part in enumerate(found[source])
+        for sample in part
+    ]
     held = {"jhmdb0", "jhmdb1", "weizmann-lena", "home-1", "ut-9", "ut-10", "drawn0"}
     names = {sample: f"{sample.source}/{sample.name}" for sample in samples}
     val = [sample for sample in samples if sample.group in held]
     split = {"train": [sample for sample in samples if sample.group not in held], "val": val}
     split |= {f"val_{source}": [sample for sample in val if sample.source == source] for source in SOURCES}
+    split |= {f"val_{name}": [s for s in val if s.name.endswith(f"~{name}")] for name in (p.name for p in poses[1:])}
     named = {name: tuple(names[sample] for sample in part) for name, part in split.items() if part}
     save_annotations(AnnotationSet(as_annotations(samples), named, CLASSES, COCO.name), out)
     for source in SOURCES:
