@@ -24,7 +24,7 @@ def cut_into_windows(dataset: AnnotationSet, window_s: float, step_s: float) -> 
     """
     windows = {sample.frame_dir: windows_of(sample, window_s, step_s) for sample in dataset.annotations}
     split = {
-        name: tuple(part.frame_dir for member in members for part in windows[member])
+        name: tuple(part.frame_dir for member in members for part in windows.get(member, ()))
         for name, members in dataset.split.items()
     }
     return replace(dataset, annotations=[part for parts in windows.values() for part in parts], split=split)
