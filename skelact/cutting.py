@@ -8,8 +8,7 @@ import numpy as np
 
 from skelact.annotations import PICKLE_FPS, Annotation, AnnotationSet
 from skelact.clips import known_joints
-
-MIN_SEEN = 0.5  # share of a window's frames in which somebody is seen
+from skelact.windows import MIN_SEEN
 
 
 def cut_into_windows(dataset: AnnotationSet, window_s: float, step_s: float) -> AnnotationSet:
