@@ -16,12 +16,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
 import drawn_people
 import numpy as np
+from drawn_styles import STYLES
 from leave_one_out import GROUPS
 
 import skelact
@@ -59,6 +61,10 @@ DRAWN = {  # not what the sample videos show: waving, walking, shaking hands
     "run": "run", "jumping_jack": "jumping jacks", "jump": "jump", "pick_up": "bend or pick up", "sit_down": "sit down",
     "stand_up": "stand up", "fall": "fall", "fall_back": "fall", "stand": "be still", "clap": "clap", "throw": "throw",
     "hug": "hug", "push": "push somebody",
+}  # fmt: skip
+STYLED = {
+    "hop": "skip", "jumps": "jump", "gallop": "gallop sideways", "run": "run", "jacks": "jumping jacks",
+    "bend": "bend or pick up", "fall": "fall", "down_with_care": "something else",
 }  # fmt: skip
 OTHER = "something else"  # movements that have no name here, or the network would have to name whatever it sees
 CLASSES = tuple(sorted({*JHMDB.values(), *WEIZMANN.values(), *UT.values(), *HOME.values(), *DRAWN.values(), OTHER}))
@@ -188,6 +194,15 @@ def drawn(each: int, rng: np.random.Generator) -> Iterator[Sample]:
         yield _seen(f"improvised_{n}", OTHER, people, rng.uniform(-180, 180), rng)
 
 
+def styled(each: int, rng: np.random.Generator) -> Iterator[Sample]:
+    """Drawn people who all move in their own way."""
+    for motion, class_name in STYLED.items():
+        for n in range(each):
+            person = drawn_people.Person(STYLES[motion](rng), figure=drawn_people.Figure.random(rng))
+            person = replace(person, mirror=bool(rng.random() < 0.5))
+            yield _seen(f"styled_{motion}_{n}", class_name, [person], rng.uniform(-180, 180), rng)
+
+
 def _seen(
     name: str, class_name: str, people: Sequence[drawn_people.Person], turn: float, rng: np.random.Generator
 ) -> Sample:
@@ -261,10 +276,17 @@ def as_annotations(samples: list[Sample]) -> list[Annotation]:
     help="Where extract-poses put its pickles; several hold the same clips as several pose models see them.",
 )
 @click.option("--drawn", "drawn_each", default=24, help="Samples of each drawn motion.")
+@click.option("--styled", "styled_each", default=0, help="Samples of each motion of drawn_styles.")
 @click.option("--without", multiple=True, type=click.Choice(SOURCES), help="Leave this source out.")
 @click.option("--seed", default=0)
 def main(
-    out: Path, shared: Path, poses: tuple[Path, ...], drawn_each: int, without: tuple[str, ...], seed: int
+    out: Path,
+    shared: Path,
+    poses: tuple[Path, ...],
+    drawn_each: int,
+    styled_each: int,
+    without: tuple[str, ...],
+    seed: int,
 ) -> None:
     """Write the dataset, with splits by groups: train, val and, of val, what each source has (val_jhmdb, ...)."""
     rng = np.random.default_rng(seed)
@@ -275,7 +297,7 @@ def main(
         "weizmann": [clips("weizmann", folder / "weizmann" / "weizmann.pkl", WEIZMANN, rng) for folder in poses],
         "ut": [clips("ut", folder / "ut" / "ut.pkl", UT, rng) for folder in poses],
         "home": [home(folder / "home" / "home.pkl", segments, rng) for folder in poses],
-        "drawn": [drawn(drawn_each, rng)],
+        "drawn": [chain(drawn(drawn_each, rng), styled(styled_each, rng))],
     }
     samples = [
         replace(sample, name=f"{sample.name}~{poses[k].name}") if k else sample

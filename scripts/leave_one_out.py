@@ -77,6 +77,7 @@ def mean_by(table: Array, owners: Array) -> Array:
 @click.option("--window", "window_s", type=float, help="Seconds. Default: whole samples.")
 @click.option("--step", "step_s", default=0.4, show_default=True, help="Seconds from one window to the next.")
 @click.option("--clips", "num_clips", default=10, show_default=True, help="Of each sample or window when testing.")
+@click.option("--only", help="Leave out these alone, as a search for settings should: daria,denis.")
 @click.option("--run", "run_name", default="final", help="Of the runs' folder.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Default: docs/NAME.json")
 def main(
@@ -91,6 +92,7 @@ def main(
     window_s: float | None,
     step_s: float,
     num_clips: int,
+    only: str | None,
     run_name: str,
     json_path: Path | None,
 ) -> None:
@@ -106,11 +108,13 @@ def main(
     owners = np.array([names.index(sample.frame_dir.split("@")[0]) for sample in whole.annotations])
     groups = np.array([group_of(sample.frame_dir.split("@")[0], GROUPS[name]) for sample in whole.annotations])
     class_names = whole.class_names or ()
-    click.echo(f"{len(labels)} samples, {len(class_names)} classes, {len(set(groups))} groups", err=True)
+    left_out = sorted(only.split(",") if only else set(groups))
+    tested = np.unique(owners[np.isin(groups, left_out)])
+    click.echo(f"{len(tested)} of {len(labels)} samples, {len(class_names)} classes, {len(left_out)} groups", err=True)
     top1: dict[str, list[float]] = {}
     for seed in map(int, seeds.split(",")):
         scores = {stream: np.zeros((len(owners), len(class_names))) for stream in streams.split(",")}
-        for group in sorted(set(groups)):
+        for group in left_out:
             data = work / run_name / f"without-{group}.pkl"
             if not data.exists():
                 named = {
@@ -126,11 +130,11 @@ def main(
                 run = replace(settings, stream=stream, seed=seed)
                 start = Path(init.format(stream=stream)) if init else None
                 table[groups == group] = scores_of(trained(data, out, run, start), data, "left", clips=num_clips)[0]
-        scores = {stream: mean_by(table, owners) for stream, table in scores.items()}
+        scores = {stream: mean_by(table, owners)[tested] for stream, table in scores.items()}
         fused = np.sum([FOUR_STREAM[stream] * table for stream, table in scores.items()], axis=0)
         fused /= fused.sum(1, keepdims=True)
         for key, table in {**scores, **({"fused": fused} if len(scores) > 1 else {})}.items():
-            top1.setdefault(key, []).append(accuracy(table, labels))
+            top1.setdefault(key, []).append(accuracy(table, labels[tested]))
         click.echo(json.dumps({"seed": seed, **{key: round(values[-1], 4) for key, values in top1.items()}}))
     json_path = json_path or Path("docs") / f"{name}.json"
     json_path.parent.mkdir(exist_ok=True)
@@ -140,15 +144,15 @@ def main(
         "init": init,
         "window_s": window_s,
         "step_s": step_s if window_s else None,
-        "samples": len(labels),
-        "groups": len(set(groups)),
+        "samples": len(tested),
+        "groups": left_out,
         "top1_by_seed": top1,
         "mean_top1": {key: float(np.mean(values)) for key, values in top1.items()},
         "std_over_seeds": {key: float(np.std(values)) for key, values in top1.items()},
         "torch": torch.__version__,
     }
     json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    plot_confusion(report(fused, labels, class_names).confusion, class_names, json_path.with_suffix(".png"))
+    plot_confusion(report(fused, labels[tested], class_names).confusion, class_names, json_path.with_suffix(".png"))
     click.echo(json.dumps(result["mean_top1"]))
 
 

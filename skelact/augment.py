@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,9 +20,11 @@ AUGMENTATIONS = {  # ranges are for a strength of 1
     "noise": "each joint's places by 1 % of a person's height, anew in each frame",
     "offset": "each joint's places by 2 % of a person's height, alike in all frames, as estimators differ",
     "joint-dropout": "a third of the clips lose up to a quarter of their joints",
+    "limb-dropout": "a quarter of the clips lose a limb or a part of it, half of these on both sides",
+    "swap": "in a quarter of the clips left and right of a limb are changed over for a while, as estimators do",
     "score-dropout": "a quarter of the clips have every score at 1",
 }
-DEFAULT_AUGMENTATIONS = tuple(name for name in AUGMENTATIONS if name != "offset")
+DEFAULT_AUGMENTATIONS = tuple(name for name in AUGMENTATIONS if name not in ("offset", "limb-dropout", "swap"))
 MIN_SPAN = 0.7
 HEIGHTS = 4.0  # a standing person's height, in root mean square distances of the joints from their mean
 
@@ -60,6 +63,8 @@ def augment(
         rotation[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
         transform = rotation @ transform
     keypoint = keypoint @ np.asarray(transform.T, np.float32)
+    if "swap" in chosen and rng.random() < 0.25:
+        keypoint, known, keypoint_score = _swap(keypoint, known, keypoint_score, layout, rng)
     if {"shift", "noise", "offset"} & set(chosen):
         height = strength * HEIGHTS * _size(keypoint, known)
         if "shift" in chosen:
@@ -72,6 +77,10 @@ def augment(
         V = layout.num_joints
         lost = rng.permutation(V)[: rng.integers(1, max(V // 4, 1) + 1)]
         known = known & ~np.isin(np.arange(V), lost)
+    if "limb-dropout" in chosen and rng.random() < 0.25 and limbs(layout):
+        left, right = limbs(layout)[rng.integers(len(limbs(layout)))]
+        limb = (left, right, left + right, left + right)[rng.integers(4)]
+        known = known & ~np.isin(np.arange(layout.num_joints), limb)
     if keypoint_score is not None:
         if "score-dropout" in chosen and rng.random() < 0.25:
             keypoint_score = np.ones_like(keypoint_score)
@@ -85,6 +94,43 @@ def flip_order(layout: Layout) -> Array:
     for left, right in layout.flip_pairs:
         order[left], order[right] = right, left
     return order
+
+
+@lru_cache
+def limbs(layout: Layout) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+    """Left and right joints of each limb, or part of one, of at least two and at most a quarter of all joints.
+
+    It is a joint of a pair and all that hang on it: hip, knee and ankle, or elbow and wrist.
+    """
+
+    def hanging(joint: int) -> tuple[int, ...]:
+        return joint, *(v for child in children.get(joint, ()) for v in hanging(child))
+
+    children: dict[int, list[int]] = {}
+    for joint, parent in enumerate(layout.bone_parents):
+        if joint != parent:
+            children.setdefault(parent, []).append(joint)
+    pairs = [(hanging(left), hanging(right)) for left, right in layout.flip_pairs]
+    return tuple((left, right) for left, right in pairs if 2 <= len(left) == len(right) <= layout.num_joints // 4)
+
+
+def _swap(
+    keypoint: Array, known: Array, keypoint_score: Array | None, layout: Layout, rng: np.random.Generator
+) -> tuple[Array, Array, Array | None]:
+    """Left and right of one limb, or of everything, changed over from one random frame to another."""
+    order, limb = flip_order(layout), rng.integers(len(limbs(layout)) + 1)
+    if limb < len(limbs(layout)):
+        left, right = limbs(layout)[limb]
+        joints = np.arange(layout.num_joints)
+        order = np.where(np.isin(joints, left + right), order, joints)
+    start, stop = sorted(rng.integers(0, keypoint.shape[1] + 1, 2))
+    keypoint, known = keypoint.copy(), known.copy()
+    for table in (keypoint, known):
+        table[:, start:stop] = table[:, start:stop, order]
+    if keypoint_score is not None:
+        keypoint_score = keypoint_score.copy()
+        keypoint_score[:, start:stop] = keypoint_score[:, start:stop, order]
+    return keypoint, known, keypoint_score
 
 
 def _size(keypoint: Array, known: Array) -> float:

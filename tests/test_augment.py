@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skelact.augment import AUGMENTATIONS, augment, flip_order
+from skelact.augment import AUGMENTATIONS, augment, flip_order, limbs
 from skelact.skeleton import COCO, LAYOUTS, NTU, Layout
 from skelact.structures import Array
 
@@ -78,6 +78,46 @@ def test_dropped_joints_are_dropped_for_the_whole_clip() -> None:
         lost = (new_score[0] == 0).all(0)
         assert ((new_score[0] == 0).any(0) == lost).all()
         assert lost.sum() <= 1 + COCO.num_joints // 4
+
+
+def test_a_lost_limb_is_lost_whole_and_for_the_whole_clip() -> None:
+    keypoint, score = person()
+    told = {tuple(sorted(set(part))) for left, right in limbs(COCO) for part in (left, right, left + right)}
+    seen = set()
+    for seed in range(200):
+        _, new_score = augment(keypoint, score, COCO, ("limb-dropout",), np.random.default_rng(seed))
+        assert new_score is not None
+        lost = np.flatnonzero((new_score[0] == 0).all(0) & (score[0] > 0).any(0))
+        assert len(lost) == 0 or any(set(lost) <= set(part) for part in told)
+        seen.add(tuple(COCO.joints[v] for v in lost))
+    assert ("left_elbow", "left_wrist") in seen
+    assert ("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle") in seen
+    assert () in seen
+
+
+def test_sides_are_changed_over_for_a_while_and_nothing_else() -> None:
+    keypoint, score = person()
+    order = flip_order(COCO)
+    changed_clips = 0
+    for seed in range(100):
+        changed, new_score = augment(keypoint, score, COCO, ("swap",), np.random.default_rng(seed))
+        assert new_score is not None
+        same = (changed == keypoint).all(-1)
+        swapped = (changed == keypoint[:, :, order]).all(-1)
+        assert (same | swapped).all(), "a joint is where it was, or where its other side was"
+        frames = np.flatnonzero(~same[0].all(-1))
+        changed_clips += len(frames) > 0
+        assert len(frames) == 0 or len(frames) == frames[-1] - frames[0] + 1, "one span"
+    assert 10 <= changed_clips <= 40, "about a quarter"
+
+
+def test_a_layout_without_sides_has_no_limbs() -> None:
+    plain = Layout("plain", ("a", "b", "c"), ((1, 0), (2, 1)), 0)
+    assert limbs(plain) == ()
+    keypoint = np.ones((1, 5, 3, 2), np.float32)
+    for seed in range(20):
+        changed, _ = augment(keypoint, None, plain, ("swap", "limb-dropout"), np.random.default_rng(seed))
+        np.testing.assert_array_equal(changed, keypoint)
 
 
 def test_the_same_chance_gives_the_same_clip() -> None:

@@ -1,0 +1,171 @@
+"""Motions of drawn people in which no two people are alike: pace, height, stride, and what the arms do meanwhile.
+
+    motion = hop(np.random.default_rng(1))    # a `drawn_people.Motion`: seconds to a pose
+
+`drawn_people` has one pattern of each motion, which is enough to draw; a network that learns from one pattern knows
+that pattern only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from drawn_people import HIPS, STAND, Limb, Motion, Pose, both, gait, keyframes
+
+Style = Callable[[np.random.Generator], Motion]
+
+
+def _arms(rng: np.random.Generator) -> Callable[[float], tuple[Limb, Limb]]:
+    """Left and right arm at a phase in radians: hanging, bent, held out or up, swinging together or in turn."""
+    forward, out = rng.choice([0.0, 0.0, rng.uniform(-20, 60)]), rng.choice([8.0, 8.0, rng.uniform(0, 90)])
+    elbow, swing = rng.choice([15.0, rng.uniform(0, 120)]), rng.choice([0.0, rng.uniform(5, 45)])
+    turns = rng.choice([0.0, math.pi])
+
+    def arm(phase: float) -> Limb:
+        upper = forward + swing * math.sin(phase)
+        return Limb(upper, out, upper + elbow, out * 0.8)
+
+    return lambda phase: (arm(phase), arm(phase + turns))
+
+
+def _hops(rng: np.random.Generator, per_s: float, height: float) -> Callable[[float], tuple[float, float, float]]:
+    """At a time: the phase in radians, how far off the ground from 0 to 1, and the lift."""
+    start = rng.uniform(0, 1)
+
+    def at(t: float) -> tuple[float, float, float]:
+        phase = 2 * math.pi * (per_s * t + start)
+        up = max(0.0, math.sin(phase))
+        return phase, up, height * up
+
+    return at
+
+
+def hop(rng: np.random.Generator) -> Motion:
+    """Along on one leg, the other one bent or held in front."""
+    at, arms = _hops(rng, rng.uniform(1.6, 2.8), rng.uniform(0.02, 0.09)), _arms(rng)
+    thigh, knee, sway = rng.uniform(-10, 45), rng.uniform(30, 110), rng.uniform(0, 20)
+    give, speed, lean = rng.uniform(15, 45), rng.uniform(0.5, 1.5), rng.uniform(0, 15)
+
+    def pose(t: float) -> Pose:
+        phase, up, lift = at(t)
+        bend = 8 + give * (1 - up)
+        free = thigh + sway * math.sin(phase)
+        left, right = arms(phase)
+        standing, other = Limb(bend / 2, 1, -bend / 2, 0), Limb(free, 2, free - knee, 0)
+        return Pose(left, right, standing, other, lean=lean, lift=lift, travel=speed * t, anchor=HIPS)
+
+    return pose
+
+
+def jumps(rng: np.random.Generator) -> Motion:
+    """On both legs together, in place or along."""
+    at, arms = _hops(rng, rng.uniform(1.0, 2.4), rng.uniform(0.03, 0.13)), _arms(rng)
+    give, lean, together = rng.uniform(10, 70), rng.uniform(0, 15), rng.uniform(0, 6)
+    speed = rng.choice([0.0, rng.uniform(0.4, 1.3)])
+
+    def pose(t: float) -> Pose:
+        phase, up, lift = at(t)
+        bend = 5 + give * (1 - up)
+        left, right = arms(phase)
+        leg = Limb(bend * 0.6, together, -bend * 0.4, together / 2)
+        return Pose(left, right, leg, leg, lean=lean + 0.3 * bend, lift=lift, travel=speed * t, anchor=HIPS)
+
+    return pose
+
+
+def gallop(rng: np.random.Generator) -> Motion:
+    """Sideways, the legs opening and closing."""
+    at, arms = _hops(rng, rng.uniform(1.5, 2.6), rng.uniform(0.01, 0.06)), _arms(rng)
+    open_, speed, turn = rng.uniform(12, 30), rng.uniform(0.6, 1.5), rng.choice([-90.0, 90.0])
+
+    def pose(t: float) -> Pose:
+        phase, up, lift = at(t)
+        apart = 2 + open_ * (0.5 - 0.5 * math.cos(phase))
+        bend = 6 + 12 * (1 - up)
+        left, right = arms(phase)
+        leg = Limb(bend / 2, apart, -bend / 2, apart)
+        return Pose(left, right, leg, leg, lift=lift, travel=speed * t, turn=turn, anchor=HIPS)
+
+    return pose
+
+
+def run(rng: np.random.Generator) -> Motion:
+    per_s, speed, height = rng.uniform(1.1, 1.7), rng.uniform(1.2, 2.3), rng.uniform(0.01, 0.05)
+    thigh, knee, elbow, lean = rng.uniform(26, 48), rng.uniform(55, 115), rng.uniform(30, 110), rng.uniform(2, 18)
+
+    def pose(t: float) -> Pose:
+        lift = height * abs(math.sin(2 * math.pi * per_s * t))
+        return replace(gait(t, per_s, speed, thigh, knee, elbow), lean=lean, lift=lift)
+
+    return pose
+
+
+def jacks(rng: np.random.Generator) -> Motion:
+    per_s, height = rng.uniform(0.7, 1.4), rng.uniform(0.02, 0.08)
+    arms, legs, elbow = rng.uniform(90, 160), rng.uniform(10, 26), rng.uniform(-30, 30)
+
+    def pose(t: float) -> Pose:
+        apart = 0.5 - 0.5 * math.cos(2 * math.pi * per_s * t)
+        arm = Limb(5, 12 + arms * apart, 5, 12 + (arms + elbow) * apart)
+        leg = Limb(1, 3 + legs * apart, -2, 3 + legs * apart)
+        return both(arm, leg, lift=height * abs(math.sin(2 * math.pi * per_s * t)), anchor=HIPS)
+
+    return pose
+
+
+def bend(rng: np.random.Generator) -> Motion:
+    """Down to the ground, with or without the knees, and up again."""
+    down_s, held_s = rng.uniform(0.5, 1.3), rng.uniform(0, 0.5)
+    lean, knee, arm = rng.uniform(55, 115), rng.choice([5.0, rng.uniform(5, 110)]), rng.uniform(-20, 40)
+    low = both(Limb(arm, 8, arm, 4), Limb(knee * 0.6, 4, -knee * 0.4, 3), lean=lean)
+    stops = np.cumsum([rng.uniform(0.05, 0.5), down_s, held_s + 0.01, down_s, 0.3]).tolist()
+    return keyframes((0, STAND), *zip(stops, (STAND, low, low, STAND, STAND), strict=True))
+
+
+def _limb(rng: np.random.Generator, forward: tuple[float, float], out: tuple[float, float], bend: float) -> Limb:
+    """Anywhere in a range, its lower part bent forward by up to ``bend``, a knee by a negative one."""
+    upper, away = rng.uniform(*forward), rng.uniform(*out)
+    return Limb(upper, away, upper + bend * rng.uniform(0, 1), away * rng.uniform(0, 1))
+
+
+def _flung(rng: np.random.Generator) -> tuple[Limb, Limb]:
+    return _limb(rng, (-30, 140), (5, 80), 90), _limb(rng, (-30, 140), (5, 80), 90)
+
+
+def _lying(rng: np.random.Generator, phi: float) -> Pose:
+    """On the ground, with the head in a direction: 0 forward, 90 degrees left."""
+    left, right = _flung(rng)
+    left_leg, right_leg = _limb(rng, (-10, 50), (2, 20), -80), _limb(rng, (-10, 50), (2, 20), -80)
+    size, lean, nod = rng.uniform(75, 95), rng.uniform(-10, 30), rng.uniform(-20, 20)
+    tilt, roll = size * math.cos(math.radians(phi)), size * math.sin(math.radians(phi))
+    return Pose(left, right, left_leg, right_leg, lean=lean, tilt=tilt, roll=roll, nod=nod)
+
+
+def fall(rng: np.random.Generator) -> Motion:
+    """From standing to the ground in about a second, to any side, stiff or with giving knees."""
+    begin_s, fall_s = rng.uniform(0, 0.5), rng.uniform(0.5, 1.0)
+    low, part, knee = _lying(rng, rng.uniform(-180, 180)), rng.uniform(0.15, 0.4), rng.choice([5, rng.uniform(5, 100)])
+    (left, right), leg = _flung(rng), Limb(knee * 0.5, 5, -knee * 0.5, 4)
+    midway = Pose(left, right, leg, leg, lean=rng.uniform(-5, 30), tilt=part * low.tilt, roll=part * low.roll)
+    stops = (begin_s + 0.01, begin_s + 0.5 * fall_s, begin_s + fall_s)
+    return keyframes((0, STAND), *zip(stops, (STAND, midway, low), strict=True), loop=False)
+
+
+def down_with_care(rng: np.random.Generator) -> Motion:
+    """Crouching, kneeling or lying down and getting up again, at leisure: not a fall."""
+    (left, right), leg = _flung(rng), _limb(rng, (20, 90), (2, 25), -130)
+    low = Pose(left, right, leg, leg, lean=rng.uniform(0, 60))
+    last = low if rng.random() < 0.5 else _lying(rng, rng.uniform(-180, 180))
+    stops = np.cumsum([0.01, *rng.uniform(0.9, 2.0, 2), rng.uniform(0.2, 2.0), *rng.uniform(0.9, 2.0, 2)]).tolist()
+    pose = keyframes((0, STAND), *zip(stops, (STAND, low, last, last, low, STAND), strict=True))
+    start = rng.uniform(0, stops[-1])
+    return lambda t: pose(t + start)
+
+
+STYLES: dict[str, Style] = {
+    "hop": hop, "jumps": jumps, "gallop": gallop, "run": run, "jacks": jacks, "bend": bend, "fall": fall,
+    "down_with_care": down_with_care,
+}  # fmt: skip
