@@ -170,7 +170,7 @@ class Segmenter:
 
     For each subject one answer holds at a time. Another begins where its class is best by ``margin`` (or, after
     ``unknown``, reaches the threshold), and is told once it lasted for ``min_duration_s``; if it does not, it counts as
-    part of what was before. Equal answers in a row are one segment.
+    part of what was before, or as nothing where nothing was. Equal answers in a row are one segment.
 
         segmenter = Segmenter(classifier.scored_names, settings)
         for event in segmenter.feed((3,), start_s, stop_s, scores):
@@ -208,8 +208,6 @@ class Segmenter:
             del self._pending[subject]
             if current:
                 current.absorb(pending)
-            else:
-                step = _Run(step.answer, pending.start_s, stop_s, pending.total + step.total, pending.count + 1)
             pending = None
         if pending:
             pending.absorb(step)

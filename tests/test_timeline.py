@@ -329,6 +329,14 @@ def test_what_lasts_too_shortly_is_part_of_what_was_before() -> None:
     assert event.score == pytest.approx((4 * 0.9 - 0.9 + 2 * 0.1) / 5), "a mean over all of it"
 
 
+def test_what_lasts_too_shortly_at_first_does_not_move_the_start_of_what_comes_next() -> None:
+    segmenter = segmenter_with(min_duration_s=2.0)
+    assert feed(segmenter, (0.9, 0.1)) == []
+    assert feed(segmenter, (0.1, 0.9), (0.1, 0.9), start_s=1) == [("start", "fall", 1.0)]
+    (event,) = segmenter.close((1,))
+    assert (event.start_s, event.score) == (1.0, pytest.approx(0.9))
+
+
 def test_what_is_told_late_started_when_it_did() -> None:
     segmenter = segmenter_with(min_duration_s=3.0)
     assert feed(segmenter, (0.9, 0.1), (0.9, 0.1), (0.9, 0.1)) == [("start", "sit", 0.0)]
