@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from skelact import cli_train
 from skelact.augment import AUGMENTATIONS, augment, flip_order, limbs
 from skelact.skeleton import COCO, LAYOUTS, NTU, Layout
 from skelact.structures import Array
@@ -124,3 +125,7 @@ def test_the_same_chance_gives_the_same_clip() -> None:
     keypoint, score = person()
     one, other = (augment(keypoint, score, COCO, tuple(AUGMENTATIONS), np.random.default_rng(7)) for _ in range(2))
     np.testing.assert_array_equal(one[0], other[0])
+
+
+def test_the_help_names_them_all() -> None:
+    assert set(cli_train.AUGMENTATIONS.split(", ")) == set(AUGMENTATIONS)
