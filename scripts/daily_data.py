@@ -23,7 +23,7 @@ from typing import Any
 import click
 import drawn_people
 import numpy as np
-from drawn_styles import STYLES
+from drawn_styles import STYLES, seen
 from leave_one_out import GROUPS
 
 import skelact
@@ -207,16 +207,8 @@ def _seen(
     name: str, class_name: str, people: Sequence[drawn_people.Person], turn: float, rng: np.random.Generator
 ) -> Sample:
     """A window of people who are seen from a side and from above, with some noise."""
-    pitch = rng.uniform(-2, 25)
-    length = int(rng.integers(WINDOW[0], WINDOW[1] + 1))
-    keypoint = np.zeros((len(people), length, 17, 2), np.float32)
-    for m, person in enumerate(people):
-        for t in range(length):
-            body = drawn_people.pose_body(person.figure, person.pose(t / FPS), person.yaw + turn, pitch)
-            depth = drawn_people.CAMERA_DISTANCE / max(1.0, drawn_people.CAMERA_DISTANCE - body.root[2])
-            across = person.shift * np.cos(np.radians(turn))
-            keypoint[m, t, :, 0] = 320 + 300 * (across + body.joint[:, 0] * depth)
-            keypoint[m, t, :, 1] = 400 - 300 * body.joint[:, 1] * depth
+    times = np.arange(int(rng.integers(WINDOW[0], WINDOW[1] + 1))) / FPS
+    keypoint = seen(people, times, turn, pitch=rng.uniform(-2, 25))
     keypoint += rng.normal(0, 2.0, keypoint.shape).astype(np.float32)
     score = np.ones(keypoint.shape[:3], np.float32)
     number = int(name.rpartition("_")[2])

@@ -4,16 +4,37 @@
 
 `drawn_people` has one pattern of each motion, which is enough to draw; a network that learns from one pattern knows
 that pattern only.
+
+    python scripts/drawn_styles.py --out runs/weizmann/drawn.pkl    # poses with the class names of Weizmann
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import click
 import numpy as np
-from drawn_people import HIPS, STAND, Limb, Motion, Pose, both, gait, keyframes
+from drawn_people import (
+    CAMERA_DISTANCE,
+    HIPS,
+    STAND,
+    Figure,
+    Limb,
+    Motion,
+    Person,
+    Pose,
+    both,
+    gait,
+    keyframes,
+    pose_body,
+)
+
+from skelact.annotations import Annotation, AnnotationSet, save_annotations
+from skelact.skeleton import COCO
+from skelact.structures import Array
 
 Style = Callable[[np.random.Generator], Motion]
 
@@ -46,7 +67,7 @@ def _hops(rng: np.random.Generator, per_s: float, height: float) -> Callable[[fl
 def hop(rng: np.random.Generator) -> Motion:
     """Along on one leg, the other one bent or held in front."""
     at, arms = _hops(rng, rng.uniform(1.6, 2.8), rng.uniform(0.02, 0.09)), _arms(rng)
-    thigh, knee, sway = rng.uniform(-10, 45), rng.uniform(30, 110), rng.uniform(0, 20)
+    thigh, knee, sway = rng.uniform(-10, 45), rng.uniform(30, 110), rng.uniform(0, 35)
     give, speed, lean = rng.uniform(15, 45), rng.uniform(0.5, 1.5), rng.uniform(0, 15)
 
     def pose(t: float) -> Pose:
@@ -62,9 +83,20 @@ def hop(rng: np.random.Generator) -> Motion:
 
 def jumps(rng: np.random.Generator) -> Motion:
     """On both legs together, in place or along."""
+    return jump_in_place(rng) if rng.random() < 0.5 else jump_along(rng)
+
+
+def jump_in_place(rng: np.random.Generator) -> Motion:
+    return _jumps(rng, 0.0)
+
+
+def jump_along(rng: np.random.Generator) -> Motion:
+    return _jumps(rng, rng.uniform(0.4, 1.3))
+
+
+def _jumps(rng: np.random.Generator, speed: float) -> Motion:
     at, arms = _hops(rng, rng.uniform(1.0, 2.4), rng.uniform(0.03, 0.13)), _arms(rng)
     give, lean, together = rng.uniform(10, 70), rng.uniform(0, 15), rng.uniform(0, 6)
-    speed = rng.choice([0.0, rng.uniform(0.4, 1.3)])
 
     def pose(t: float) -> Pose:
         phase, up, lift = at(t)
@@ -169,3 +201,54 @@ STYLES: dict[str, Style] = {
     "hop": hop, "jumps": jumps, "gallop": gallop, "run": run, "jacks": jacks, "bend": bend, "fall": fall,
     "down_with_care": down_with_care,
 }  # fmt: skip
+
+WEIZMANN = {
+    "skip": hop, "jump": jump_along, "pjump": jump_in_place, "side": gallop, "run": run, "jack": jacks, "bend": bend,
+}  # fmt: skip
+FRONTAL = ("jack", "pjump")  # seen from the front, the others from the side
+
+
+def seen(people: Sequence[Person], times: Array, turn: float, pitch: float) -> Array:
+    """Joints (M, T, 17, 2) in pixels of a picture of 640 x 480, for a camera that people are turned to.
+
+    Args:
+        people: M of them.
+        times: (T,) seconds.
+        turn: degrees, added to everybody's yaw.
+        pitch: degrees by which the camera looks down.
+    """
+    keypoint = np.zeros((len(people), len(times), 17, 2), np.float32)
+    for m, person in enumerate(people):
+        for t, time_s in enumerate(times):
+            body = pose_body(person.figure, person.pose(time_s), person.yaw + turn, pitch)
+            depth = CAMERA_DISTANCE / max(1.0, CAMERA_DISTANCE - body.root[2])
+            across = person.shift * np.cos(np.radians(turn))
+            keypoint[m, t, :, 0] = 320 + 300 * (across + body.joint[:, 0] * depth)
+            keypoint[m, t, :, 1] = 400 - 300 * body.joint[:, 1] * depth
+    return keypoint
+
+
+@click.command()
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+@click.option("--each", default=60, show_default=True, help="Samples of each motion.")
+@click.option("--seconds", default=1.6, show_default=True)
+@click.option("--fps", default=25.0, show_default=True)
+@click.option("--seed", default=0)
+def main(out: Path, each: int, seconds: float, fps: float, seed: int) -> None:
+    """Write a pickle of poses of motions, seen about as Weizmann's camera would; nothing is drawn."""
+    rng = np.random.default_rng(seed)
+    times = np.arange(round(seconds * fps)) / fps
+    samples = []
+    for label, (name, style) in enumerate(WEIZMANN.items()):
+        for n in range(each):
+            person = Person(style(rng), figure=Figure.random(rng), mirror=bool(rng.random() < 0.5))
+            turn = rng.uniform(-30, 30) + (0 if name in FRONTAL else rng.choice([-90, 90]))
+            keypoint = seen([person], times + rng.uniform(0, 1), turn, rng.uniform(-2, 12))
+            keypoint += rng.normal(0, 1.5, keypoint.shape).astype(np.float32)
+            score = np.ones(keypoint.shape[:3], np.float32)
+            samples.append(Annotation(f"drawn/{name}_{n}", keypoint, score, (480, 640), label=label))
+    save_annotations(AnnotationSet(samples, {}, tuple(WEIZMANN), COCO.name), out)
+
+
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,7 @@ import torch
 from experiment import scores_of, settings_of, trained
 
 import skelact
-from skelact.annotations import AnnotationSet, open_annotations, save_annotations
+from skelact.annotations import Annotation, AnnotationSet, open_annotations, save_annotations
 from skelact.cutting import cut_into_windows
 from skelact.metrics import accuracy, report
 from skelact.plots import plot_confusion
@@ -50,6 +50,13 @@ def dataset_of(name: str, clips: Path, pose_model: Path, work: Path) -> Annotati
     return replace(whole, annotations=kept, class_names=classes, split={})
 
 
+def others_of(path: Path, class_names: tuple[str, ...]) -> list[Annotation]:
+    """Samples of another dataset, with our labels."""
+    found = open_annotations(path)
+    names = found.class_names or ()
+    return [replace(sample, label=class_names.index(names[sample.label or 0])) for sample in found.annotations]
+
+
 def group_of(name: str, pattern: str) -> str:
     """Whom or what a sample belongs to."""
     found = re.search(pattern, name)
@@ -74,6 +81,7 @@ def mean_by(table: Array, owners: Array) -> Array:
 @click.option("--streams", default="joint,bone")
 @click.option("--seeds", default="0,1,2")
 @click.option("--init", help="Checkpoint to start from, with {stream} in its place; it must not know the dataset.")
+@click.option("--more", type=click.Path(path_type=Path), help="Pickle of samples to train on besides, classes by name.")
 @click.option("--window", "window_s", type=float, help="Seconds. Default: whole samples.")
 @click.option("--step", "step_s", default=0.4, show_default=True, help="Seconds from one window to the next.")
 @click.option("--clips", "num_clips", default=10, show_default=True, help="Of each sample or window when testing.")
@@ -89,6 +97,7 @@ def main(
     streams: str,
     seeds: str,
     init: str | None,
+    more: Path | None,
     window_s: float | None,
     step_s: float,
     num_clips: int,
@@ -108,6 +117,7 @@ def main(
     owners = np.array([names.index(sample.frame_dir.split("@")[0]) for sample in whole.annotations])
     groups = np.array([group_of(sample.frame_dir.split("@")[0], GROUPS[name]) for sample in whole.annotations])
     class_names = whole.class_names or ()
+    others = others_of(more, class_names) if more else []
     left_out = sorted(only.split(",") if only else set(groups))
     tested = np.unique(owners[np.isin(groups, left_out)])
     click.echo(f"{len(tested)} of {len(labels)} samples, {len(class_names)} classes, {len(left_out)} groups", err=True)
@@ -123,8 +133,9 @@ def main(
                     )
                     for key, on in (("train", False), ("left", True))
                 }
+                named["train"] += tuple(sample.frame_dir for sample in others)
                 data.parent.mkdir(exist_ok=True)
-                save_annotations(replace(whole, split=named), data)
+                save_annotations(replace(whole, annotations=[*whole.annotations, *others], split=named), data)
             for stream, table in scores.items():
                 out = work / run_name / f"{recipe}-{seed}-{group}-{stream}"
                 run = replace(settings, stream=stream, seed=seed)
@@ -142,6 +153,7 @@ def main(
         "changes": changes,
         "recipe": recipe,
         "init": init,
+        "more": str(more) if more else None,
         "window_s": window_s,
         "step_s": step_s if window_s else None,
         "samples": len(tested),
