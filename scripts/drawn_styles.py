@@ -247,7 +247,8 @@ def main(out: Path, each: int, seconds: float, fps: float, seed: int) -> None:
             keypoint += rng.normal(0, 1.5, keypoint.shape).astype(np.float32)
             score = np.ones(keypoint.shape[:3], np.float32)
             samples.append(Annotation(f"drawn/{name}_{n}", keypoint, score, (480, 640), label=label))
-    save_annotations(AnnotationSet(samples, {}, tuple(WEIZMANN), COCO.name), out)
+    split = {"train": tuple(sample.frame_dir for sample in samples)}
+    save_annotations(AnnotationSet(samples, split, tuple(WEIZMANN), COCO.name), out)
 
 
 if __name__ == "__main__":
