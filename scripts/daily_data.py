@@ -51,7 +51,7 @@ WEIZMANN = {
 }  # fmt: skip
 UT = {
     "handshake": "shake hands", "hug": "hug", "kick": "kick somebody", "point": "point", "punch": "punch somebody",
-    "push": "push somebody",
+    "push": "push somebody", "none": "something else",
 }  # fmt: skip
 HOME = {
     "Falling (BW)": "fall", "Falling (FW)": "fall", "Fall (FW)": "fall", "Falling (SW)": "fall", "Walking": "walk",
@@ -138,10 +138,11 @@ def clips(source: str, poses: Path, names: dict[str, str], rng: np.random.Genera
         class_name = names.get((dataset.class_names or ())[sample.label or 0])
         found = re.search(GROUPS[source], sample.frame_dir)
         if class_name and found:
+            group = f"{source}-{found[1]}" + ("-none" if class_name == OTHER else "")
             keypoint, score = at_30_fps(sample)
             for n, part in enumerate(windows(keypoint.shape[1], rng, middle=source == "ut")):
                 name = f"{sample.frame_dir}_{n}"
-                yield Sample(name, source, f"{source}-{found[1]}", class_name, keypoint[:, part], score[:, part])
+                yield Sample(name, source, group, class_name, keypoint[:, part], score[:, part])
 
 
 def home(poses: Path, segments: Path, rng: np.random.Generator) -> Iterator[Sample]:
@@ -298,7 +299,7 @@ def main(
         for k, part in enumerate(found[source])
         for sample in part
     ]
-    held = {"jhmdb0", "jhmdb1", "weizmann-lena", "home-1", "ut-9", "ut-10", "drawn0"}
+    held = {"jhmdb0", "jhmdb1", "weizmann-lena", "home-1", "ut-9", "ut-10", "ut-7-none", "drawn0"}
     names = {sample: f"{sample.source}/{sample.name}" for sample in samples}
     val = [sample for sample in samples if sample.group in held]
     split = {"train": [sample for sample in samples if sample.group not in held], "val": val}
