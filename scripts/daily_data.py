@@ -140,7 +140,8 @@ def clips(source: str, poses: Path, names: dict[str, str], rng: np.random.Genera
         if class_name and found:
             group = f"{source}-{found[1]}" + ("-none" if class_name == OTHER else "")
             keypoint, score = at_30_fps(sample)
-            for n, part in enumerate(windows(keypoint.shape[1], rng, middle=source == "ut")):
+            parts = list(windows(keypoint.shape[1], rng, middle=source == "ut"))
+            for n, part in enumerate(parts[:1] if class_name == OTHER else parts):
                 name = f"{sample.frame_dir}_{n}"
                 yield Sample(name, source, group, class_name, keypoint[:, part], score[:, part])
 
