@@ -64,7 +64,7 @@ DRAWN = {  # not what the sample videos show: waving, walking, shaking hands
 }  # fmt: skip
 STYLED = {
     "hop": "skip", "jumps": "jump", "gallop": "gallop sideways", "run": "run", "jacks": "jumping jacks",
-    "bend": "bend or pick up", "fall": "fall", "down_with_care": "something else",
+    "bend": "bend or pick up", "fall": "fall", "down_with_care": "something else", "still": "be still",
 }  # fmt: skip
 OTHER = "something else"  # movements that have no name here, or the network would have to name whatever it sees
 CLASSES = tuple(sorted({*JHMDB.values(), *WEIZMANN.values(), *UT.values(), *HOME.values(), *DRAWN.values(), OTHER}))
@@ -202,16 +202,21 @@ def styled(each: int, rng: np.random.Generator) -> Iterator[Sample]:
         for n in range(each):
             person = drawn_people.Person(STYLES[motion](rng), figure=drawn_people.Figure.random(rng))
             person = replace(person, mirror=bool(rng.random() < 0.5))
-            yield _seen(f"styled_{motion}_{n}", class_name, [person], rng.uniform(-180, 180), rng)
+            yield _seen(f"styled_{motion}_{n}", class_name, [person], rng.uniform(-180, 180), rng, rng.uniform(0, 12))
 
 
 def _seen(
-    name: str, class_name: str, people: Sequence[drawn_people.Person], turn: float, rng: np.random.Generator
+    name: str,
+    class_name: str,
+    people: Sequence[drawn_people.Person],
+    turn: float,
+    rng: np.random.Generator,
+    noise: float = 2.0,
 ) -> Sample:
-    """A window of people who are seen from a side and from above, with some noise."""
+    """A window of people who are seen from a side and from above, with some pixels of noise."""
     times = np.arange(int(rng.integers(WINDOW[0], WINDOW[1] + 1))) / FPS
     keypoint = seen(people, times, turn, pitch=rng.uniform(-2, 25))
-    keypoint += rng.normal(0, 2.0, keypoint.shape).astype(np.float32)
+    keypoint += rng.normal(0, noise, keypoint.shape).astype(np.float32)
     score = np.ones(keypoint.shape[:3], np.float32)
     number = int(name.rpartition("_")[2])
     return Sample(f"drawn/{name}", "drawn", f"drawn{number % 10}", class_name, keypoint, score)

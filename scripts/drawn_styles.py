@@ -20,12 +20,14 @@ import numpy as np
 from drawn_people import (
     CAMERA_DISTANCE,
     HIPS,
+    SIT,
     STAND,
     Figure,
     Limb,
     Motion,
     Person,
     Pose,
+    blend,
     both,
     gait,
     keyframes,
@@ -197,9 +199,18 @@ def down_with_care(rng: np.random.Generator) -> Motion:
     return lambda t: pose(t + start)
 
 
+def still(rng: np.random.Generator) -> Motion:
+    """Standing, sitting, crouching or lying about, swaying a little."""
+    pose = (STAND, SIT, replace(SIT, lean=rng.uniform(-30, 40)), _lying(rng, rng.uniform(-180, 180)))[rng.integers(4)]
+    left, right = _flung(rng)
+    moved = replace(pose, left_arm=left, right_arm=right)
+    start, way = rng.uniform(0, 1), rng.uniform(0, 0.05)
+    return lambda t: blend(pose, moved, start + way * math.sin(t))
+
+
 STYLES: dict[str, Style] = {
     "hop": hop, "jumps": jumps, "gallop": gallop, "run": run, "jacks": jacks, "bend": bend, "fall": fall,
-    "down_with_care": down_with_care,
+    "down_with_care": down_with_care, "still": still,
 }  # fmt: skip
 
 WEIZMANN = {
