@@ -51,7 +51,7 @@ WEIZMANN = {
 }  # fmt: skip
 UT = {
     "handshake": "shake hands", "hug": "hug", "kick": "kick somebody", "point": "point", "punch": "punch somebody",
-    "push": "push somebody", "none": "something else",
+    "push": "push somebody",
 }  # fmt: skip
 HOME = {
     "Falling (BW)": "fall", "Falling (FW)": "fall", "Fall (FW)": "fall", "Falling (SW)": "fall", "Walking": "walk",
@@ -66,6 +66,7 @@ STYLED = {
     "hop": "skip", "jumps": "jump", "gallop": "gallop sideways", "run": "run", "jacks": "jumping jacks",
     "bend": "bend or pick up", "fall": "fall", "down_with_care": "something else", "still": "be still",
 }  # fmt: skip
+IDLE = {"none": "something else"}  # UT-Interaction's people between their actions
 OTHER = "something else"  # movements that have no name here, or the network would have to name whatever it sees
 CLASSES = tuple(sorted({*JHMDB.values(), *WEIZMANN.values(), *UT.values(), *HOME.values(), *DRAWN.values(), OTHER}))
 IN_COCO = {  # JHMDB's joint of each COCO joint
@@ -214,8 +215,9 @@ def _seen(
     noise: float = 2.0,
 ) -> Sample:
     """A window of people who are seen from a side and from above, with some pixels of noise."""
+    pitch = rng.uniform(-2, 25)
     times = np.arange(int(rng.integers(WINDOW[0], WINDOW[1] + 1))) / FPS
-    keypoint = seen(people, times, turn, pitch=rng.uniform(-2, 25))
+    keypoint = seen(people, times, turn, pitch)
     keypoint += rng.normal(0, noise, keypoint.shape).astype(np.float32)
     score = np.ones(keypoint.shape[:3], np.float32)
     number = int(name.rpartition("_")[2])
@@ -276,6 +278,7 @@ def as_annotations(samples: list[Sample]) -> list[Annotation]:
 )
 @click.option("--drawn", "drawn_each", default=24, help="Samples of each drawn motion.")
 @click.option("--styled", "styled_each", default=0, help="Samples of each motion of drawn_styles.")
+@click.option("--idle", is_flag=True, help="With UT-Interaction's clips of nothing that has a name, as something else.")
 @click.option("--without", multiple=True, type=click.Choice(SOURCES), help="Leave this source out.")
 @click.option("--seed", default=0)
 def main(
@@ -284,6 +287,7 @@ def main(
     poses: tuple[Path, ...],
     drawn_each: int,
     styled_each: int,
+    idle: bool,
     without: tuple[str, ...],
     seed: int,
 ) -> None:
@@ -294,7 +298,7 @@ def main(
     found: dict[str, list[Iterator[Sample]]] = {  # generators: of a source that is left out, no file is read
         "jhmdb": [jhmdb(shared / "data" / "jhmdb", out.parent)],
         "weizmann": [clips("weizmann", folder / "weizmann" / "weizmann.pkl", WEIZMANN, rng) for folder in poses],
-        "ut": [clips("ut", folder / "ut" / "ut.pkl", UT, rng) for folder in poses],
+        "ut": [clips("ut", folder / "ut" / "ut.pkl", UT | (IDLE if idle else {}), rng) for folder in poses],
         "home": [home(folder / "home" / "home.pkl", segments, rng) for folder in poses],
         "drawn": [chain(drawn(drawn_each, rng), styled(styled_each, rng))],
     }

@@ -33,7 +33,7 @@ def best_classes(predictions: PredictionSet) -> list[str]:
 @click.option("--stride", "strides", multiple=True, default=("1", "2", "3", "4", "auto"), show_default=True)
 def main(folders: tuple[Path, ...], pose_model: str, model: str, strides: tuple[str, ...]) -> None:
     """Answer for all clips at each stride."""
-    names = {name: told for name, told in (WEIZMANN | UT).items() if name != "none"}
+    names = WEIZMANN | UT
     videos = [video for folder in folders for video in find_videos(folder) if video.parent.name in names]
     labels = [names[video.parent.name] for video in videos]
     first: list[str] = []
