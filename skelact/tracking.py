@@ -37,6 +37,8 @@ class Mending:
         min_score: tracks whose mean box score is lower are ghosts.
         min_keypoint_score: so are those whose mean keypoint score is lower: a hand, a poster. The longest of them
             stays if nobody else is there.
+        min_still_score: tracks of a lower mean keypoint score that stay where they are are things: clothes on a wall.
+        max_still: how much the middle of somebody's joints may vary (standard deviation, in heights) for that.
         max_double_s: tracks that are seen for less than this, with a mean keypoint score under ``min_double_score``,
             are doubles of somebody who is seen four times as long and in whose box they lie.
         min_double_score: see there.
@@ -49,6 +51,8 @@ class Mending:
     min_presence: float = 0.2
     min_score: float = 0.3
     min_keypoint_score: float = 0.2
+    min_still_score: float = 0.45
+    max_still: float = 0.03
     max_double_s: float = 1.5
     min_double_score: float = 0.5
 
@@ -167,16 +171,25 @@ def _mean(path: Path, frames: Sequence[FramePoses], field: str) -> float:
 
 
 def _without_ghosts(paths: list[Path], frames: Sequence[FramePoses], fps: float, mending: Mending) -> list[Path]:
-    """Those that last, whose boxes are sure, and whose joints are seen."""
-
+    """Those that last, whose boxes are sure, whose joints are seen, and who are no things."""
     min_length = min(mending.min_track_s * fps, len(frames) / 4)
     lasting = [
         path for path in paths if len(path) >= max(min_length, mending.min_presence * (max(path) - min(path) + 1))
     ]
     sure = [path for path in lasting if _mean(path, frames, "bbox_score") >= mending.min_score]
     posed = [path for path in sure if _mean(path, frames, "keypoint_score") >= mending.min_keypoint_score]
-
+    posed = [
+        path
+        for path in posed
+        if _mean(path, frames, "keypoint_score") >= mending.min_still_score or _moves(path, frames) > mending.max_still
+    ]
     return _without_doubles(posed, posed, frames, fps, mending) or sorted(sure, key=len)[-1:]
+
+
+def _moves(path: Path, frames: Sequence[FramePoses]) -> float:
+    """Standard deviation of the middle of a path's joints over time, in heights."""
+    middles = np.array([frames[t].keypoint[i].mean(0) for t, i in path.items()])
+    return float(middles.std(0).max() / max(_height(path, frames), 1e-6))
 
 
 def _without_doubles(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import drawn_people
 import numpy as np
 import pytest
+from drawn_people import MOTIONS, Person, Scene
 
 from skelact.errors import SkelactError
 from skelact.linking import clothes_colour
@@ -143,6 +145,18 @@ def test_an_arm_taken_for_a_second_person_for_a_second_is_nobody() -> None:
     for t in range(40, 70):  # joints that are well seen are somebody's
         frames[t].keypoint_score[frames[t].keypoint_score == np.float32(0.4)] = 0.8
     assert len(follow(frames)) == 2
+
+
+@pytest.mark.parametrize(("motion", "score", "people"), [("stand", 0.4, 1), ("stand", 0.6, 2), ("walk", 0.4, 2)])
+def test_clothes_on_a_wall_are_nobody(motion: str, score: float, people: int) -> None:
+    """What stays where it is and is seen with doubt; who is seen well may stand, and who is seen with doubt may go."""
+    waver = Person(MOTIONS["wave"].motion, x=0.7)
+    other = Person(MOTIONS[motion].motion, x=0.1, yaw=90)
+    frames = []
+    for poses, who, _ in seen(Scene((waver, other), "plain", 0), 3):
+        joints = np.where(who[:, None] == 1, score, poses.keypoint_score)
+        frames.append(replace(poses, keypoint_score=joints.astype(np.float32)))
+    assert len(follow(frames)) == people
 
 
 def test_nobody_is_there() -> None:
