@@ -133,7 +133,7 @@ def jhmdb(data: Path, work: Path) -> Iterator[Sample]:
 
 
 def clips(source: str, poses: Path, names: dict[str, str], rng: np.random.Generator) -> Iterator[Sample]:
-    """Windows of Weizmann's or UT-Interaction's clips."""
+    """Windows of Weizmann's or UT-Interaction's clips; of people who do nothing that has a name, one a clip."""
     dataset = open_annotations(poses)
     for sample in dataset.annotations:
         class_name = names.get((dataset.class_names or ())[sample.label or 0])

@@ -103,13 +103,17 @@ def limbs(layout: Layout) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     It is a joint of a pair and all that hang on it: hip, knee and ankle, or elbow and wrist.
     """
 
-    def hanging(joint: int) -> tuple[int, ...]:
-        return joint, *(v for child in children.get(joint, ()) for v in hanging(child))
+    parents = layout.bone_parents
 
-    children: dict[int, list[int]] = {}
-    for joint, parent in enumerate(layout.bone_parents):
-        if joint != parent:
-            children.setdefault(parent, []).append(joint)
+    def chain(joint: int) -> list[int]:
+        joints = [joint]
+        while parents[joints[-1]] not in joints:
+            joints.append(parents[joints[-1]])
+        return joints
+
+    def hanging(joint: int) -> tuple[int, ...]:
+        return tuple(v for v in range(layout.num_joints) if joint in chain(v))
+
     pairs = [(hanging(left), hanging(right)) for left, right in layout.flip_pairs]
     return tuple((left, right) for left, right in pairs if 2 <= len(left) == len(right) <= layout.num_joints // 4)
 
