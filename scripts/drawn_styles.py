@@ -200,7 +200,7 @@ def down_with_care(rng: np.random.Generator) -> Motion:
 
 
 def still(rng: np.random.Generator) -> Motion:
-    """Standing, sitting, crouching or lying about, swaying a little."""
+    """Standing, sitting or lying about, the arms moving a little."""
     pose = (STAND, SIT, replace(SIT, lean=rng.uniform(-30, 40)), _lying(rng, rng.uniform(-180, 180)))[rng.integers(4)]
     left, right = _flung(rng)
     moved = replace(pose, left_arm=left, right_arm=right)

@@ -177,12 +177,14 @@ def _without_ghosts(paths: list[Path], frames: Sequence[FramePoses], fps: float,
         path for path in paths if len(path) >= max(min_length, mending.min_presence * (max(path) - min(path) + 1))
     ]
     sure = [path for path in lasting if _mean(path, frames, "bbox_score") >= mending.min_score]
-    posed = [path for path in sure if _mean(path, frames, "keypoint_score") >= mending.min_keypoint_score]
-    posed = [
-        path
-        for path in posed
-        if _mean(path, frames, "keypoint_score") >= mending.min_still_score or _moves(path, frames) > mending.max_still
-    ]
+
+    def is_somebody(path: Path) -> bool:
+        score = _mean(path, frames, "keypoint_score")
+        if score < mending.min_keypoint_score:
+            return False
+        return score >= mending.min_still_score or _moves(path, frames) > mending.max_still
+
+    posed = [path for path in sure if is_somebody(path)]
     return _without_doubles(posed, posed, frames, fps, mending) or sorted(sure, key=len)[-1:]
 
 
