@@ -64,12 +64,6 @@ def with_one_euro(keypoint: Array, fps: float = 30.0) -> Array:
     return np.stack([one_euro(t / fps, joints, score, HEIGHT) for t, joints in enumerate(keypoint)])
 
 
-def by_joint(step: object, keypoint: Array, fps: float) -> Array:
-    """One step of cleaning on each joint."""
-    assert callable(step)
-    return np.stack([step(keypoint[:, v], fps, Cleaning()) for v in range(keypoint.shape[1])], axis=1)
-
-
 def error(found: Array, joints: Array) -> float:
     """Mean distance in pixels."""
     return float(np.linalg.norm(found - joints, axis=-1).mean())
@@ -89,9 +83,9 @@ def fallen(motion: str, fps: float = 30.0) -> Iterator[tuple[str, float]]:
         found, off = add_noise(joints, noise)
         yield (
             "outliers",
-            1 - error(by_joint(without_outliers, found, fps)[off], joints[off]) / error(found[off], joints[off]),
+            1 - error(without_outliers(found, fps, Cleaning())[off], joints[off]) / error(found[off], joints[off]),
         )
-        yield "smoothing", 1 - error(by_joint(smooth, jitter, fps), joints) / error(jitter, joints)
+        yield "smoothing", 1 - error(smooth(jitter, fps, Cleaning()), joints) / error(jitter, joints)
         yield "all", 1 - error(clean_track(as_track(found, fps), fps).keypoint, joints) / error(found, joints)
         parts = [slice(start, start + int(2 * fps)) for start in range(0, len(joints) - int(2 * fps) + 1, int(fps / 2))]
         cleaned = np.stack([clean_track(as_track(found[part], fps), fps).keypoint for part in parts])

@@ -133,7 +133,7 @@ def timed(work: Any, *arguments: Any) -> tuple[Any, float]:
 def main(videos: tuple[Path, ...], pose_model: str, model: str, clips: int, precision: str, turns: int) -> None:
     """Compare the two on videos."""
     classifier = Classifier([model], device="cpu")
-    ours = PoseModel(pose_model, "cpu", precision=precision)
+    ours = PoseModel(pose_model, "cpu", precision=precision, calibrate_on=videos[0])  # int8 needs to know pictures
     glue = Glue(pose_model, classifier)
     backend = ours.provenance["pose_backend"]
     click.echo(f"{pose_model}: skelact in {backend}, {precision}; the glue in PyTorch, fp32")

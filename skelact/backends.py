@@ -1,6 +1,6 @@
 """Pose networks in OpenVINO: a ``.pt`` is exported once, and several frames are in the works at a time.
 
-The picture is prepared and the answer read with ultralytics' own code, so that detections equal those of its ``YOLO``.
+The picture is prepared and the answer read so that detections equal those of ultralytics' ``YOLO``, mostly by its code.
 Inference requests are our own, as ultralytics runs one frame after the other.
 """
 
@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 
 from skelact.errors import SkelactError
@@ -221,17 +222,34 @@ class OpenVinoNetwork:
             shape: of the prepared picture, (1, H, W, 3).
             img_shape: (H, W, ...) of the picture itself.
         """
-        import torch
-        from ultralytics.utils import nms, ops
+        from ultralytics.utils import ops
 
-        raw = torch.from_numpy(answer)
-        with _one_torch_thread():
-            rows = nms.non_max_suppression(
-                raw, self._conf, IOU, max_det=self._max_det, nc=self._classes, end2end=self._end2end
-            )[0]
-            bbox = ops.scale_boxes(shape[1:3], rows[:, :4], img_shape[:2])
-            keypoint = ops.scale_coords(shape[1:3], rows[:, 6:].view(len(rows), *self._kpt_shape), img_shape[:2])
-        return Detections(keypoint.numpy(), bbox.numpy(), rows[:, 4].numpy())
+        bbox, score, keypoint = self._surest(answer[0])
+        bbox = ops.scale_boxes(shape[1:3], bbox, img_shape[:2])
+        keypoint = ops.scale_coords(shape[1:3], keypoint.reshape(len(bbox), *self._kpt_shape), img_shape[:2])
+        return Detections(keypoint, bbox, score)
+
+    def _surest(self, found: Array) -> tuple[Array, Array, Array]:
+        """Boxes (N, 4) xyxy, scores (N,) and keypoints (N, ...) of those to keep, as ultralytics chooses them.
+
+        OpenCV's non-maximum suppression takes a tenth of the time of ultralytics' own, which is made for batches.
+
+        Args:
+            found: of one picture, (4 + classes + keypoints, candidates), or of a network that chooses itself, rows of
+                x1, y1, x2, y2, score, class, keypoints.
+        """
+        if self._end2end:
+            rows = found[found[:, 4] > self._conf][: self._max_det]
+            return rows[:, :4], rows[:, 4], rows[:, 6:]
+        first = 4 + self._classes  # of the keypoints
+        rows = found[:, found[4:first].max(axis=0) > self._conf].T
+        middle, half = rows[:, :2], rows[:, 2:4] / 2
+        score: Any = rows[:, 4:first].max(axis=1)
+        bbox = np.hstack([middle - half, middle + half])
+        corner_and_size: Any = np.hstack([bbox[:, :2], rows[:, 2:4]])
+        kind: Any = rows[:, 4:first].argmax(axis=1)
+        kept = np.array(cv2.dnn.NMSBoxesBatched(corner_and_size, score, kind, self._conf, IOU), int)[: self._max_det]
+        return bbox[kept], score[kept], rows[kept, first:]
 
     def stages(self, images: Sequence[Array]) -> dict[str, Callable[[], int]]:
         """The steps of ``detect_each`` alone, to be timed; each tells for how many pictures it was done."""
@@ -258,19 +276,6 @@ class OpenVinoNetwork:
             count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + SPARE_REQUESTS
             self._requests[shape] = [compiled.create_infer_request() for _ in range(1 + count)]
         return self._requests[shape]
-
-
-@contextlib.contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """After work shared by several, torch's threads spin in wait for more, on the cores that the network needs."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _answer(request: Any) -> Array:

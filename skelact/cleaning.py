@@ -51,9 +51,12 @@ def clean_track(track: Track, fps: float, cleaning: Cleaning | None = None, cuts
     known = known_joints(track.keypoint, track.keypoint_score)  # (T, V)
     keypoint = track.keypoint.astype(np.float64)
     cuts = np.searchsorted(track.time_s, np.array(cuts_s) - 1e-6).tolist()
+    joints: dict[tuple[int, int], list[int]] = {}  # that are seen from one frame to another
     for v in range(keypoint.shape[1]):
         for run in _runs(known[:, v], cuts):
-            keypoint[run, v] = smooth(without_outliers(keypoint[run, v], fps, cleaning), fps, cleaning)
+            joints.setdefault(run, []).append(v)
+    for (start, stop), seen in joints.items():
+        keypoint[start:stop, seen] = smooth(without_outliers(keypoint[start:stop, seen], fps, cleaning), fps, cleaning)
     return replace(track, keypoint=keypoint.astype(np.float32))
 
 
@@ -79,11 +82,11 @@ def fill_gaps(values: Array, seen: Array, max_gap: int) -> Array:
     return filled
 
 
-def _runs(known: Array, cuts: Sequence[int]) -> list[slice]:
-    """Stretches of True, from one cut to the next."""
+def _runs(known: Array, cuts: Sequence[int]) -> list[tuple[int, int]]:
+    """Stretches of True, from one cut to the next: where each starts and stops."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(int)))
     borders = ([start, *[cut for cut in cuts if start < cut < stop], stop] for start, stop in edges.reshape(-1, 2))
-    return [slice(first, last) for each in borders for first, last in pairwise(each)]
+    return [ends for each in borders for ends in pairwise(each)]
 
 
 def without_outliers(place: Array, fps: float, cleaning: Cleaning) -> Array:
@@ -93,21 +96,21 @@ def without_outliers(place: Array, fps: float, cleaning: Cleaning) -> Array:
     A joint jumps as a whole, so all coordinates are replaced if one is off.
 
     Args:
-        place: (T, C).
+        place: (T, ..., C).
         fps: frames per second.
         cleaning: how.
     """
     half = max(2, round(cleaning.outlier_window_s * fps / 2))
     if len(place) <= 2 * half:
         return place
-    padded = np.pad(place, ((half, half), (0, 0)), mode="reflect", reflect_type="odd")
-    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1, axis=0)  # (T, C, window)
+    windows = np.lib.stride_tricks.sliding_window_view
+    around = windows(_gone_on(place, half), 2 * half + 1, axis=0)  # (T, ..., C, window)
     median = np.median(around, axis=-1)
     deviation = 1.4826 * np.median(np.abs(around - median[..., None]), axis=-1)
     # In still video a deviation may be nearly none; a tenth of a pixel (or 0.1 mm) is no outlier.
-    floor = 1e-4 if place.shape[1] == 3 else 0.1
+    floor = 1e-4 if place.shape[-1] == 3 else 0.1
     is_off = (np.abs(place - median) > cleaning.outlier_deviations * np.maximum(deviation, floor)).any(-1)
-    return np.where(is_off[:, None], median, place)
+    return np.where(is_off[..., None], median, place)
 
 
 def smooth(place: Array, fps: float, cleaning: Cleaning) -> Array:
@@ -118,20 +121,25 @@ def smooth(place: Array, fps: float, cleaning: Cleaning) -> Array:
     the ends the motion goes on, turned about the last place, for a second at most.
 
     Args:
-        place: (T, C); a short stretch stays as it is, and so does all at a frame rate too low for the cutoff.
+        place: (T, ..., C); a short stretch stays as it is, and so does all at a frame rate too low for the cutoff.
         fps: frames per second.
         cleaning: how.
     """
     if len(place) <= 3 * (cleaning.order + 1) or cleaning.cutoff_hz >= 0.45 * fps:
         return place
     padding = min(round(fps), len(place) - 1)
-    padded = np.pad(place, ((padding, padding), (0, 0)), mode="reflect", reflect_type="odd")
+    padded = _gone_on(place, padding)
     slope = np.linspace(padded[0], padded[-1], len(padded))  # without it, the spectrum has the step from end to start
     warped = np.tan(np.pi * np.fft.rfftfreq(len(padded))) / np.tan(np.pi * cleaning.cutoff_hz / fps)
     gain = 1 / (1 + warped ** (2 * cleaning.order))
-    spectrum = np.fft.rfft(padded - slope, axis=0) * gain[:, None]
+    spectrum = np.fft.rfft(padded - slope, axis=0) * gain.reshape(-1, *[1] * (place.ndim - 1))
     smoothed: Array = np.fft.irfft(spectrum, len(padded), axis=0) + slope
     return smoothed[padding:-padding]
+
+
+def _gone_on(place: Array, frames: int) -> Array:
+    """Places (T, ...) that go on for so many frames at both ends, as between them but turned about the end."""
+    return np.pad(place, ((frames, frames), *[(0, 0)] * (place.ndim - 1)), mode="reflect", reflect_type="odd")
 
 
 class OneEuro:

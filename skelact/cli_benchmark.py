@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @cli_options.tracker
 @cli_options.clips
 @cli_options.offline
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="The best of so many counts.")
 @click.option("--json", "json_path", metavar="PATH|-", help="Write it as JSON; - is stdout.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def benchmark(
@@ -29,7 +30,7 @@ def benchmark(
 ) -> None:
     """Show where the time of skelact predict goes on this machine, and how far it is from the least possible.
 
-    Each stage is timed alone, then the whole of predict, with and without an overlay. The floor is what the pose
+    Each stage is timed alone, and the whole of predict, with and without an overlay. The floor is what the pose
     network and decoding take side by side; an overlay adds decoding again, and encoding.
 
     \b

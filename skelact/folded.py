@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from skelact.model import DILATIONS, NUM_SUBSETS, STGCNPP, Block, TemporalConv
 
 REACH = max(DILATIONS)  # frames to each side that a block sees
-PEOPLE_AT_ONCE = 4  # on the CPU: what lies between two steps should stay in its caches
+VALUES_AT_ONCE = 4 * 100 * 64  # frames x channels, on the CPU: what lies between two steps should stay in its caches
 
 
 def fold(network: STGCNPP) -> FoldedSTGCNPP:
@@ -38,6 +38,7 @@ class FoldedSTGCNPP(nn.Module):
         scale, shift = _scale_and_shift(norm)
         self.register_buffer("scale", scale.view(settings.num_joints, -1).float())
         self.register_buffer("shift", shift.view(settings.num_joints, -1).float())
+        self.width = settings.channels[0]
         self.blocks = nn.ModuleList(FoldedBlock(block) for block in cast(Any, network.backbone.gcn))
         fc = network.cls_head.fc
         self.register_buffer("head_weight", fc.weight.detach().clone())
@@ -68,7 +69,8 @@ class FoldedSTGCNPP(nn.Module):
         if not present.all():
             features[~present] = self._nobody[T]
         if present.any():
-            features[present] = torch.cat([self._features(part) for part in people[present].split(PEOPLE_AT_ONCE)])
+            at_once = max(1, VALUES_AT_ONCE // (T * self.width))
+            features[present] = torch.cat([self._features(part) for part in people[present].split(at_once)])
         return features
 
 

@@ -58,17 +58,21 @@ def clothes_colour(image: Array, keypoint: Array) -> Array:
     Returns:
         (N, 6) float32; NaN where the patch lies outside the picture.
     """
-    colours = np.full((len(keypoint), 6), np.nan, np.float32)
-    for n, joints in enumerate(keypoint):
-        for k, (top, bottom) in enumerate(pairwise(_body_axis(joints))):
-            radius = max(1.0, np.linalg.norm(top - bottom) / 6)
-            low = np.maximum((top + bottom) / 2 - radius, 0).astype(int)
-            high = np.maximum((top + bottom) / 2 + radius + 1, 0).astype(int)
-            patch = image[low[1] : high[1], low[0] : high[0]]
-            if patch.size:
-                mean = np.array([[cv2.mean(patch)[:3]]], np.float32) / 255
-                colours[n, 3 * k : 3 * k + 3] = cv2.cvtColor(mean, cv2.COLOR_BGR2LAB)[0, 0]
-    return colours
+    axis = _body_axis(keypoint)
+    middle = (axis[:-1] + axis[1:]) / 2  # of trunk and thighs (2, N, 2)
+    radius = np.maximum(1.0, np.linalg.norm(axis[:-1] - axis[1:], axis=-1, keepdims=True) / 6)
+    low, high = (np.maximum(corner, 0).astype(int) for corner in (middle - radius, middle + radius + 1))
+    colours = np.zeros((len(keypoint), 2, 3), np.float32)
+    seen = np.zeros(colours.shape[:2], bool)
+    for k, n in np.ndindex(low.shape[:2]):
+        patch = image[low[k, n, 1] : high[k, n, 1], low[k, n, 0] : high[k, n, 0]]
+        seen[n, k] = patch.size > 0
+        if seen[n, k]:
+            colours[n, k] = cv2.mean(patch)[:3]
+    if len(colours):
+        colours = cv2.cvtColor(colours / 255, cv2.COLOR_BGR2LAB)
+    colours[~seen] = np.nan
+    return colours.reshape(-1, 6)
 
 
 def _body_axis(keypoint: Array) -> Array:

@@ -78,7 +78,6 @@ class FollowedFrames:
         self._frames: list[FramePoses] = []
         self._ids: list[Array] = []
         self._colours: list[Array] = []
-        self._faces: list[Array] = []
 
     def look_through(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Look through all frames for cuts, and give back those in which to look for people."""
@@ -94,7 +93,6 @@ class FollowedFrames:
         self._frames.append(poses)
         self._ids.append(self.tracker.update(poses, frame.image))
         self._colours.append(clothes_colour(frame.image, poses.keypoint))
-        self._faces.append(find_faces(poses.keypoint, poses.bbox))
 
     def sequence(self, provenance: Mapping[str, Any], clean: bool) -> PoseSequence:
         """Everybody in all frames, mended, ranked by ``persons.rank_tracks``, and cleaned if wanted."""
@@ -105,6 +103,9 @@ class FollowedFrames:
         if clean:
             tracks = clean_tracks(tracks, self.fps, cuts_s)
         tracks = tuple(stretch(track, self.stride, times) for track in tracks)
+        keypoint, bbox = (np.concatenate([getattr(each, of) for each in self._frames]) for of in ("keypoint", "bbox"))
+        ends = np.cumsum([len(each.bbox) for each in self._frames])
+        faces = np.split(find_faces(keypoint, bbox), ends[:-1])
         return PoseSequence(
             info=self.info,
             tracks=rank_tracks(tracks, self.info.img_shape, len(times)),
@@ -117,7 +118,7 @@ class FollowedFrames:
                 "stride": self.stride,
                 "cleaning": asdict(Cleaning()) if clean else None,
             },
-            faces=tuple(self._faces[k // self.stride] for k in range(len(times))),
+            faces=tuple(faces[k // self.stride] for k in range(len(times))),
             cuts_s=cuts_s,
         )
 
