@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from skelact.errors import SkelactError
-from skelact.files import atomic_path, cache_folder
+from skelact.files import atomic_path, cache_folder, sha256_of
 from skelact.hollow import StoredArray, StoredFile, Unusual, load_hollow, load_plain
 from skelact.skeleton import layout_of_joints
 from skelact.structures import Array
@@ -153,16 +154,17 @@ class StoredAnnotations(Sequence[Annotation]):
         """As ``AnnotationSet.headers``."""
         if self._headers is None:
             shapes = (row.arrays["keypoint"] for row in self._rows)
-            self._headers = [
-                Header(
-                    row.frame_dir,
-                    row.label,
-                    row.img_shape,
-                    array[0] if isinstance(array, tuple) else array.shape,
-                    fps_of(row.extra),
-                )
-                for row, array in zip(self._rows, shapes, strict=True)
-            ]
+            with _collector_paused():
+                self._headers = [
+                    Header(
+                        row.frame_dir,
+                        row.label,
+                        row.img_shape,
+                        array[0] if isinstance(array, tuple) else array.shape,
+                        fps_of(row.extra),
+                    )
+                    for row, array in zip(self._rows, shapes, strict=True)
+                ]
         return self._headers
 
     @overload
@@ -275,6 +277,25 @@ def open_annotations(path: str | Path, small: int = SMALL) -> AnnotationSet:
         return _open(Path(path).absolute())
 
 
+def dataset_sha256(path: str | Path, small: int = SMALL) -> str:
+    """The sha256, in hex, of a dataset's file; that of a large one is kept with its index.
+
+    Args:
+        path, small: as for ``open_annotations``.
+    """
+    if not Path(path).is_file() or Path(path).stat().st_size <= small:
+        return sha256_of(path)
+    kept = _index_path(Path(path).absolute()).with_suffix(".sha256")
+    with suppress(OSError, UnicodeError):
+        found = kept.read_text("ascii")
+        if re.fullmatch("[0-9a-f]{64}", found):
+            return found
+    found = sha256_of(path)
+    with suppress(OSError, SkelactError), atomic_path(kept) as part:
+        part.write_text(found, "ascii")
+    return found
+
+
 def dataset_content_hash(dataset: AnnotationSet) -> str:
     """The sha256, in hex, of what the samples, their order, the splits and the classes say.
 
@@ -366,7 +387,7 @@ def _save_index(index: Path, dataset: AnnotationSet, file: StoredFile, rows: Seq
         with atomic_path(index) as part, part.open("wb") as opened:
             pickle.dump(content, opened, protocol=4)
         for old in index.parent.glob(f"{index.name.partition('-')[0]}-*"):
-            if old != index:
+            if old.stem != index.stem:
                 old.unlink(missing_ok=True)
     except (SkelactError, OSError) as error:
         logger.warning("%s; every start will go over the dataset anew (SKELACT_CACHE names another folder)", error)

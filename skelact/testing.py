@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from skelact.annotations import AnnotationSet, Header, open_annotations
+from skelact.annotations import AnnotationSet, Header, dataset_sha256, open_annotations
 from skelact.classifier import Classifier
 from skelact.dataset import ClipDataset, samples_of
 from skelact.dumps import ScoreDump, save_dump
 from skelact.errors import SkelactError
 from skelact.evaluate import Evaluation, score_samples
-from skelact.files import check_writable, not_a_source, sha256_of
+from skelact.files import check_writable, not_a_source
 from skelact.metrics import report
 from skelact.plots import plot_confusion
 from skelact.skeleton import Layout
@@ -100,7 +100,7 @@ def test(
         metrics=report(fused, labels, class_names),
         sources=classifier.describe(),
         settings={
-            **{"data": Path(data).name, "data_sha256": sha256_of(data), "split": split},
+            **{"data": Path(data).name, "data_sha256": dataset_sha256(data), "split": split},
             **{"clips": clips, "device": classifier.device},
         },
     )

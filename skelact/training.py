@@ -20,14 +20,13 @@ from torch.utils.data import DataLoader, Sampler, Subset
 from tqdm import tqdm
 
 import skelact
-from skelact.annotations import PICKLE_FPS, AnnotationSet, open_annotations
+from skelact.annotations import PICKLE_FPS, AnnotationSet, dataset_sha256, open_annotations
 from skelact.calibration import calibrate
 from skelact.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skelact.clips import STREAMS, ClipSettings
 from skelact.dataset import ClipDataset, batches, samples_of
 from skelact.errors import SkelactError
 from skelact.evaluate import score_samples
-from skelact.files import sha256_of
 from skelact.metrics import accuracy, report
 from skelact.model import PUBLISHED_CHANNELS, STGCNPP, ModelSettings
 from skelact.parallel import Processes, processes
@@ -183,7 +182,7 @@ def train_streams(
 def _opened(data: str | Path) -> tuple[AnnotationSet, str]:
     """A dataset and its file's sha256, which is computed in a thread meanwhile."""
     with ThreadPoolExecutor(1) as beside:
-        sha256 = beside.submit(sha256_of, data)
+        sha256 = beside.submit(dataset_sha256, data)
         return open_annotations(data), sha256.result()
 
 

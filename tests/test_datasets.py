@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -28,6 +29,7 @@ from skelact.annotations import (
     AnnotationSet,
     StoredAnnotations,
     dataset_content_hash,
+    dataset_sha256,
     load_annotations,
     open_annotations,
     save_annotations,
@@ -382,6 +384,22 @@ def test_a_few_bytes_do_not_fill_the_memory(tmp_path: Path, remember: bytes, cap
     assert whole[2:3] == b"]"
     assert open_annotations(path, small=0).annotations[0].frame_dir == "a"
     assert "loaded as a whole" in caplog.text
+
+
+def test_the_hash_of_a_large_file_is_kept_until_the_file_changes(tmp_path: Path, cache: Path) -> None:
+    """Hashing a gigabyte takes longer than everything else that comes before a training's first batch."""
+    path = tmp_path / "a.pkl"
+    for names in ("a", "ab", "cd"):
+        path.write_bytes(pickle.dumps([sample(name) for name in names]))
+        true = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert dataset_sha256(path, small=0) == true
+        open_annotations(path, small=0)  # makes an index, and forgets those of the file as it was
+        (kept,) = cache.glob("*.sha256")
+        assert kept.read_text() == true
+        kept.write_text("0" * 64)
+        assert dataset_sha256(path, small=0) == "0" * 64, "it is not computed again"
+        kept.write_text("cut sh")
+        assert dataset_sha256(path, small=0) == true, "what is damaged does not count"
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
