@@ -63,8 +63,9 @@ DRAWN = {  # not what the sample videos show: waving, walking, shaking hands
     "hug": "hug", "push": "push somebody",
 }  # fmt: skip
 STYLED = {
-    "hop": "skip", "jumps": "jump", "gallop": "gallop sideways", "run": "run", "jacks": "jumping jacks",
-    "bend": "bend or pick up", "fall": "fall", "down_with_care": "something else", "still": "be still",
+    "hop": "skip", "jumps": "jump", "gallop": "gallop sideways", "run": "run", "walk": "walk", "wave": "wave",
+    "jacks": "jumping jacks", "bend": "bend or pick up", "fall": "fall", "down_with_care": "something else",
+    "still": "be still",
 }  # fmt: skip
 IDLE = {"none": "something else"}  # UT-Interaction's people between their actions
 OTHER = "something else"  # movements that have no name here, or the network would have to name whatever it sees

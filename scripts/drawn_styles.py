@@ -137,6 +137,38 @@ def run(rng: np.random.Generator) -> Motion:
     return pose
 
 
+def walk(rng: np.random.Generator) -> Motion:
+    """Along, or in the middle of a picture that goes along; the arms swing in turn, or hold something."""
+    per_s, speed, height = rng.uniform(0.65, 1.15), rng.choice([0.0, *rng.uniform(0.4, 1.1, 3)]), rng.uniform(0, 0.012)
+    thigh, knee, elbow, lean = rng.uniform(14, 30), rng.uniform(30, 65), rng.uniform(0, 50), rng.uniform(-3, 9)
+    start, arms, swings = rng.uniform(0, 1), _arms(rng), rng.random() < 0.7
+
+    def pose(t: float) -> Pose:
+        phase = 2 * math.pi * (per_s * t + start)
+        left, right = arms(phase)
+        step = gait(t + start / per_s, per_s, speed, thigh, knee, elbow)
+        step = step if swings else replace(step, left_arm=left, right_arm=right)
+        return replace(step, lean=lean, lift=height * abs(math.sin(phase)), travel=speed * t)
+
+    return pose
+
+
+def wave(rng: np.random.Generator) -> Motion:
+    """With one hand or both, from the elbow or with the whole arm, beside the head or above it."""
+    per_s, start = rng.uniform(0.6, 2.2), rng.uniform(0, 1)
+    upper, lower = rng.uniform(60, 150), rng.uniform(140, 185)
+    of_upper, of_lower = rng.choice([0.0, rng.uniform(5, 45)]), rng.uniform(12, 45)
+    forward, has_both, hanging = rng.uniform(-10, 40), rng.random() < 0.45, _limb(rng, (-15, 25), (4, 15), 40)
+    leg, lean = Limb(1, rng.uniform(1, 9), -2, 2), rng.uniform(-3, 6)
+
+    def pose(t: float) -> Pose:
+        swing = math.sin(2 * math.pi * (per_s * t + start))
+        arm = Limb(forward, upper + of_upper * swing, forward, lower + of_lower * swing)
+        return Pose(arm, arm if has_both else hanging, leg, leg, lean=lean)
+
+    return pose
+
+
 def jacks(rng: np.random.Generator) -> Motion:
     per_s, height = rng.uniform(0.7, 1.4), rng.uniform(0.02, 0.08)
     arms, legs, elbow = rng.uniform(90, 160), rng.uniform(10, 26), rng.uniform(-30, 30)
@@ -209,8 +241,8 @@ def still(rng: np.random.Generator) -> Motion:
 
 
 STYLES: dict[str, Style] = {
-    "hop": hop, "jumps": jumps, "gallop": gallop, "run": run, "jacks": jacks, "bend": bend, "fall": fall,
-    "down_with_care": down_with_care, "still": still,
+    "hop": hop, "jumps": jumps, "gallop": gallop, "run": run, "walk": walk, "wave": wave, "jacks": jacks, "bend": bend,
+    "fall": fall, "down_with_care": down_with_care, "still": still,
 }  # fmt: skip
 
 WEIZMANN = {

@@ -2,7 +2,7 @@
 
     python scripts/live_soak.py --minutes 20 --out docs/live.png \\
         --pose-model ../shared/weights/yolov8n-pose_int8_openvino_model \\
-        --model ../shared/reference/stgcnpp_coco_random.pth --stream joint
+        --model skelact-daily
 
 Drawn people shake hands, over and over, in an MJPEG stream that is served over HTTP by a process of its own; it breaks
 off every five minutes for two seconds. Beside the picture lies a CSV with the same numbers.

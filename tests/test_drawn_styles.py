@@ -45,6 +45,28 @@ def test_who_hops_has_one_foot_in_the_air_all_the_time() -> None:
         assert (left < right + 0.02).all(), "the left one carries"
 
 
+def test_who_walks_has_a_foot_on_the_ground_and_goes_on_without_a_leap() -> None:
+    for seed in range(20):
+        body = joints(drawn_styles.walk(np.random.default_rng(seed)))
+        feet = body[:, [JOINT["left_ankle"], JOINT["right_ankle"]], 1]
+        assert feet.min(axis=1).max() < 0.08
+        assert np.abs(np.diff(body[:, JOINT["left_hip"]], axis=0)).max() < 0.06
+        assert np.ptp(body[:, JOINT["left_ankle"], 0] - body[:, JOINT["right_ankle"], 0]) > 0.2, "legs take turns"
+
+
+def test_who_waves_has_a_moving_hand_above_the_shoulder_and_stands() -> None:
+    both = 0
+    for seed in range(20):
+        body = joints(drawn_styles.wave(np.random.default_rng(seed)), yaw=0)
+        raised = [body[:, JOINT[f"{side}_wrist"], 1].mean() > body[:, JOINT[f"{side}_shoulder"], 1].mean()
+                  for side in ("left", "right")]  # fmt: skip
+        assert raised[0]
+        both += raised[1]
+        assert np.ptp(body[:, JOINT["left_wrist"]], axis=0).max() > 0.05
+        assert np.ptp(body[:, JOINT["left_ankle"]], axis=0).max() < 0.01
+    assert 0 < both < 20
+
+
 def test_who_gallops_faces_across_the_way() -> None:
     for seed in range(10):
         body = joints(drawn_styles.gallop(np.random.default_rng(seed)))
