@@ -53,7 +53,7 @@ def plot(rows: list[tuple[float, ...]], out: Path, title: str) -> None:
     minutes = [row[0] / 60 for row in rows]
     figure, (memory, latency) = pyplot.subplots(2, 1, figsize=(8, 5), sharex=True, layout="constrained")
     memory.plot(minutes, [row[1] for row in rows], color="#0072b2")
-    memory.set(ylabel="memory, MB", ylim=(0, None), title=title)
+    memory.set(ylabel="memory, MB", ylim=(0, 1.2 * max(row[1] for row in rows)), title=title)
     latency.plot(minutes, [row[2] for row in rows], label="median", color="#009e73")
     latency.plot(minutes, [row[3] for row in rows], label="95 %", color="#d55e00")
     latency.set(ylabel="window's end to label, s", xlabel="minutes", ylim=(0, None))
