@@ -224,32 +224,10 @@ class OpenVinoNetwork:
         """
         from ultralytics.utils import ops
 
-        bbox, score, keypoint = self._surest(answer[0])
+        bbox, score, keypoint = surest(answer[0], self._classes, self._end2end, self._conf, self._max_det)
         bbox = ops.scale_boxes(shape[1:3], bbox, img_shape[:2])
         keypoint = ops.scale_coords(shape[1:3], keypoint.reshape(len(bbox), *self._kpt_shape), img_shape[:2])
         return Detections(keypoint, bbox, score)
-
-    def _surest(self, found: Array) -> tuple[Array, Array, Array]:
-        """Boxes (N, 4) xyxy, scores (N,) and keypoints (N, ...) of those to keep, as ultralytics chooses them.
-
-        OpenCV's non-maximum suppression takes a tenth of the time of ultralytics' own, which is made for batches.
-
-        Args:
-            found: of one picture, (4 + classes + keypoints, candidates), or of a network that chooses itself, rows of
-                x1, y1, x2, y2, score, class, keypoints.
-        """
-        if self._end2end:
-            rows = found[found[:, 4] > self._conf][: self._max_det]
-            return rows[:, :4], rows[:, 4], rows[:, 6:]
-        first = 4 + self._classes  # of the keypoints
-        rows = found[:, found[4:first].max(axis=0) > self._conf].T
-        middle, half = rows[:, :2], rows[:, 2:4] / 2
-        score: Any = rows[:, 4:first].max(axis=1)
-        bbox = np.hstack([middle - half, middle + half])
-        corner_and_size: Any = np.hstack([bbox[:, :2], rows[:, 2:4]])
-        kind: Any = rows[:, 4:first].argmax(axis=1)
-        kept = np.array(cv2.dnn.NMSBoxesBatched(corner_and_size, score, kind, self._conf, IOU), int)[: self._max_det]
-        return bbox[kept], score[kept], rows[kept, first:]
 
     def stages(self, images: Sequence[Array]) -> dict[str, Callable[[], int]]:
         """The steps of ``detect_each`` alone, to be timed; each tells for how many pictures it was done."""
@@ -276,6 +254,35 @@ class OpenVinoNetwork:
             count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + SPARE_REQUESTS
             self._requests[shape] = [compiled.create_infer_request() for _ in range(1 + count)]
         return self._requests[shape]
+
+
+def surest(found: Array, num_classes: int, end2end: bool, conf: float, max_det: int) -> tuple[Array, Array, Array]:
+    """Of all that a network suggests in a picture, what ultralytics would keep: boxes, scores and keypoints.
+
+    OpenCV's non-maximum suppression takes a tenth of the time of ultralytics' own, which is made for batches.
+
+    Args:
+        found: (4 + classes + keypoints, candidates): x and y of the middle, width, height, scores, keypoints. Of a
+            network that suppresses by itself, ``end2end``, rows of x1, y1, x2, y2, score, class, keypoints.
+        num_classes, end2end: of the network.
+        conf: score from which a candidate counts.
+        max_det: how many to keep.
+
+    Returns:
+        (N, 4) xyxy, (N,), best first, and (N, ...).
+    """
+    if end2end:
+        rows = found[found[:, 4] > conf][:max_det]
+        return rows[:, :4], rows[:, 4], rows[:, 6:]
+    first = 4 + num_classes  # of the keypoints
+    rows = found[:, found[4:first].max(axis=0) > conf].T
+    middle, half = rows[:, :2], rows[:, 2:4] / 2
+    bbox = np.hstack([middle - half, middle + half])
+    corner_and_size: Any = np.hstack([bbox[:, :2], rows[:, 2:4]])
+    score: Any = rows[:, 4:first].max(axis=1)
+    kind: Any = rows[:, 4:first].argmax(axis=1)
+    kept = np.array(cv2.dnn.NMSBoxesBatched(corner_and_size, score, kind, conf, IOU), int)[:max_det]
+    return bbox[kept], score[kept], rows[kept, first:]
 
 
 def _answer(request: Any) -> Array:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from stand_ins import Hostile, untrained_yolo
 
+from skelact.backends import IOU, surest
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
 from skelact.pose import PoseModel, choose_device, single_bodies
@@ -252,6 +253,43 @@ def test_a_device_is_chosen() -> None:
 def test_a_device_that_is_not_there(device: str) -> None:
     with pytest.raises(SkelactError, match=rf"device '{device}' cannot be used here \(.+\); leave --device out"):
         choose_device(device)
+
+
+# --- what a network suggests --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_of_what_a_network_suggests_the_same_is_kept_as_by_ultralytics(num_classes: int) -> None:
+    from ultralytics.utils import nms
+
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        bodies = rng.uniform(50, 500, (6, 4))
+        suggested = bodies[rng.integers(0, 6, 300)] + rng.normal(0, 15, (300, 4))
+        scores = rng.uniform(0, 1, (300, num_classes)) ** 4
+        found = np.hstack([suggested, scores, rng.uniform(0, 500, (300, 51))]).T.astype(np.float32)
+        for max_det in (300, 5):
+            bbox, score, keypoint = surest(found, num_classes, False, 0.1, max_det)
+            (rows,) = nms.non_max_suppression(torch.from_numpy(found)[None], 0.1, IOU, max_det=max_det, nc=num_classes)
+            assert 0 < len(rows) < 150
+            np.testing.assert_array_equal(np.hstack([bbox, score[:, None]]), rows[:, :5].numpy())
+            np.testing.assert_array_equal(keypoint, rows[:, 6:].numpy())
+
+
+def test_a_network_that_suppresses_by_itself_is_believed() -> None:
+    rows = np.random.default_rng(0).uniform(0, 1, (300, 57)).astype(np.float32)
+    rows = rows[np.argsort(-rows[:, 4])]
+    bbox, score, keypoint = surest(rows, 1, True, 0.5, 100)
+    assert len(score) == 100
+    np.testing.assert_array_equal(
+        np.hstack([bbox, score[:, None], keypoint]), rows[:100, [0, 1, 2, 3, 4, *range(6, 57)]]
+    )
+    assert len(surest(rows, 1, True, 2.0, 100)[1]) == 0
+
+
+def test_nobody_suggested() -> None:
+    bbox, score, keypoint = surest(np.zeros((56, 10), np.float32), 1, False, 0.1, 300)
+    assert (bbox.shape, score.shape, keypoint.shape) == ((0, 4), (0,), (0, 51))
 
 
 # --- one body, one detection -------------------------------------------------------------------------------------
