@@ -113,7 +113,7 @@ def _jumps(rng: np.random.Generator, speed: float) -> Motion:
 def gallop(rng: np.random.Generator) -> Motion:
     """Sideways, the legs opening and closing."""
     at, arms = _hops(rng, rng.uniform(1.5, 2.6), rng.uniform(0.01, 0.06)), _arms(rng)
-    open_, speed, turn = rng.uniform(12, 30), rng.uniform(0.4, 1.5), rng.choice([-90.0, 90.0])
+    open_, speed, turn = rng.uniform(12, 30), rng.uniform(0.6, 1.5), rng.choice([-90.0, 90.0])
 
     def pose(t: float) -> Pose:
         phase, up, lift = at(t)
@@ -127,7 +127,7 @@ def gallop(rng: np.random.Generator) -> Motion:
 
 
 def run(rng: np.random.Generator) -> Motion:
-    per_s, speed, height = rng.uniform(1.1, 1.7), rng.uniform(0.4, 2.3), rng.uniform(0.01, 0.05)
+    per_s, speed, height = rng.uniform(1.1, 1.7), rng.uniform(1.2, 2.3), rng.uniform(0.01, 0.05)
     thigh, knee, elbow, lean = rng.uniform(26, 48), rng.uniform(55, 115), rng.uniform(30, 110), rng.uniform(2, 18)
 
     def pose(t: float) -> Pose:
