@@ -20,6 +20,9 @@ from skelact.clips import known_joints
 from skelact.structures import Array, Track
 
 
+PLACES_AT_ONCE = 50_000  # frames x joints that are cleaned together: some 20 MB
+
+
 @dataclass(frozen=True)
 class Cleaning:
     """How poses are cleaned.
@@ -56,7 +59,10 @@ def clean_track(track: Track, fps: float, cleaning: Cleaning | None = None, cuts
         for run in _runs(known[:, v], cuts):
             joints.setdefault(run, []).append(v)
     for (start, stop), seen in joints.items():
-        keypoint[start:stop, seen] = smooth(without_outliers(keypoint[start:stop, seen], fps, cleaning), fps, cleaning)
+        at_once = max(1, PLACES_AT_ONCE // (stop - start))
+        for part in (seen[k : k + at_once] for k in range(0, len(seen), at_once)):
+            place = keypoint[start:stop, part]
+            keypoint[start:stop, part] = smooth(without_outliers(place, fps, cleaning), fps, cleaning)
     return replace(track, keypoint=keypoint.astype(np.float32))
 
 
