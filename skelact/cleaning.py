@@ -19,7 +19,6 @@ import numpy as np
 from skelact.clips import known_joints
 from skelact.structures import Array, Track
 
-
 PLACES_AT_ONCE = 50_000  # frames x joints that are cleaned together: some 20 MB
 
 
