@@ -103,9 +103,7 @@ class FollowedFrames:
         if clean:
             tracks = clean_tracks(tracks, self.fps, cuts_s)
         tracks = tuple(stretch(track, self.stride, times) for track in tracks)
-        keypoint, bbox = (np.concatenate([getattr(each, of) for each in self._frames]) for of in ("keypoint", "bbox"))
-        ends = np.cumsum([len(each.bbox) for each in self._frames])
-        faces = np.split(find_faces(keypoint, bbox), ends[:-1])
+        faces = self._faces()
         return PoseSequence(
             info=self.info,
             tracks=rank_tracks(tracks, self.info.img_shape, len(times)),
@@ -121,6 +119,12 @@ class FollowedFrames:
             faces=tuple(faces[k // self.stride] for k in range(len(times))),
             cuts_s=cuts_s,
         )
+
+    def _faces(self) -> list[Array]:
+        """The circles around all heads, for each frame that was followed."""
+        keypoint, bbox = (np.concatenate([getattr(each, of) for each in self._frames]) for of in ("keypoint", "bbox"))
+        ends = np.cumsum([len(each.bbox) for each in self._frames])
+        return np.split(find_faces(keypoint, bbox), ends[:-1])
 
 
 def estimate_poses(
