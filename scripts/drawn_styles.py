@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -153,12 +154,13 @@ def walk(rng: np.random.Generator) -> Motion:
     return pose
 
 
-def wave(rng: np.random.Generator) -> Motion:
+def wave(rng: np.random.Generator, hands: int | None = None) -> Motion:
     """With one hand or both, from the elbow or with the whole arm, beside the head or above it."""
     per_s, start = rng.uniform(0.6, 2.2), rng.uniform(0, 1)
     upper, lower = rng.uniform(60, 150), rng.uniform(140, 185)
     of_upper, of_lower = rng.choice([0.0, rng.uniform(5, 45)]), rng.uniform(12, 45)
     forward, has_both, hanging = rng.uniform(-10, 40), rng.random() < 0.45, _limb(rng, (-15, 25), (4, 15), 40)
+    has_both = hands == 2 if hands else has_both
     leg, lean = Limb(1, rng.uniform(1, 9), -2, 2), rng.uniform(-3, 6)
 
     def pose(t: float) -> Pose:
@@ -245,10 +247,11 @@ STYLES: dict[str, Style] = {
     "fall": fall, "down_with_care": down_with_care, "still": still,
 }  # fmt: skip
 
-WEIZMANN = {
-    "skip": hop, "jump": jump_along, "pjump": jump_in_place, "side": gallop, "run": run, "jack": jacks, "bend": bend,
+WEIZMANN: dict[str, Style] = {
+    "bend": bend, "jack": jacks, "jump": jump_along, "pjump": jump_in_place, "run": run, "side": gallop, "skip": hop,
+    "walk": walk, "wave1": partial(wave, hands=1), "wave2": partial(wave, hands=2),
 }  # fmt: skip
-FRONTAL = ("jack", "pjump")  # seen from the front, the others from the side
+FRONTAL = ("jack", "pjump", "wave1", "wave2")  # seen from the front, the others from the side
 
 
 def seen(people: Sequence[Person], times: Array, turn: float, pitch: float) -> Array:

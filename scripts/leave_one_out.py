@@ -80,7 +80,7 @@ def mean_by(table: Array, owners: Array) -> Array:
 @click.option("--recipe", default="default")
 @click.option("--streams", default="joint,bone")
 @click.option("--seeds", default="0,1,2")
-@click.option("--init", help="Checkpoint to start from, with {stream} in its place; it must not know the dataset.")
+@click.option("--init", help="Checkpoint to start from, with {stream} and {seed} in their places; it must not know the dataset.")
 @click.option("--more", type=click.Path(path_type=Path), help="Pickle of samples to train on besides, classes by name.")
 @click.option("--window", "window_s", type=float, help="Seconds. Default: whole samples.")
 @click.option("--step", "step_s", default=0.4, show_default=True, help="Seconds from one window to the next.")
@@ -139,7 +139,7 @@ def main(
             for stream, table in scores.items():
                 out = work / run_name / f"{recipe}-{seed}-{group}-{stream}"
                 run = replace(settings, stream=stream, seed=seed)
-                start = Path(init.format(stream=stream)) if init else None
+                start = Path(init.format(stream=stream, seed=seed)) if init else None
                 table[groups == group] = scores_of(trained(data, out, run, start), data, "left", clips=num_clips)[0]
         scores = {stream: mean_by(table, owners)[tested] for stream, table in scores.items()}
         fused = np.sum([FOUR_STREAM[stream] * table for stream, table in scores.items()], axis=0)
