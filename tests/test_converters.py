@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -734,6 +735,7 @@ def long_sample(name: str, num_frames: int, seen: slice = slice(None), **extra: 
     keypoint = np.zeros((1, num_frames, 17, 2), np.float32)
     score = np.zeros((1, num_frames, 17), np.float32)
     keypoint[0, seen] = 1 + np.arange(num_frames, dtype=np.float32)[seen, None, None]
+    keypoint[0, seen, :, 1] += 10 * np.arange(17)
     score[0, seen] = 0.9
     return Annotation(name, keypoint, score, (480, 640), 0, extra)
 
@@ -762,8 +764,27 @@ def test_windows_in_which_nobody_is_are_left_out(tmp_path: Path) -> None:
     save_annotations(AnnotationSet(samples, {}, ("move",), "coco"), source)
     cut = converted(tmp_path, source, "--window", 1)
     names = [sample.frame_dir for sample in cut.annotations]
-    assert [name for name in names if name.startswith("late")] == ["late@45", "late@60", "late@75", "late@90"]
+    assert [name for name in names if name.startswith("late")] == ["late@60", "late@75", "late@90"]
     assert "nobody@0" in names, "no sample is lost without a word"
+
+
+def test_no_window_goes_past_a_cut_of_the_film(tmp_path: Path) -> None:
+    """Who is suddenly elsewhere is in another shot; two people of whom one is lost and found are not."""
+    cut, pair = long_sample("cut", 100), long_sample("pair", 100)
+    cut.keypoint[:, 60:] += 300
+    cut.keypoint[:, 40:45] = 0  # unseen for a while, but then where they would be
+    assert cut.keypoint_score is not None
+    cut.keypoint_score[:, 40:45] = 0
+    assert pair.keypoint_score is not None
+    both = replace(
+        pair, keypoint=np.tile(pair.keypoint, (2, 1, 1, 1)), keypoint_score=np.tile(pair.keypoint_score, (2, 1, 1))
+    )
+    both.keypoint[1, 60:] += 300
+    source = tmp_path / "long.pkl"
+    save_annotations(AnnotationSet([cut, both], {}, ("move",), "coco"), source)
+    names = [sample.frame_dir for sample in converted(tmp_path, source, "--window", 1.5).annotations]
+    assert [name for name in names if name.startswith("cut")] == ["cut@0", "cut@15", "cut@60"]
+    assert [name for name in names if name.startswith("pair")] == ["pair@0", "pair@22", "pair@44", "pair@55"]
 
 
 def test_a_step_without_a_window_is_wrong_usage(tmp_path: Path) -> None:
