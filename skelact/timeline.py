@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -163,14 +163,21 @@ class _Run:
         self.total = self.total + later.total
         self.count += later.count
 
+    def give_back(self, last: _Run) -> None:
+        """Be without the last steps."""
+        self.stop_s = last.start_s
+        self.total = self.total - last.total
+        self.count -= last.count
+
 
 @dataclass
 class Segmenter:
     """Turns scores into segments, as time goes by.
 
-    For each subject one answer holds at a time. Another begins where its class is best by ``margin`` (or, after
-    ``unknown``, reaches the threshold), and is told once it lasted for ``min_duration_s``; if it does not, it counts as
-    part of what was before, or as nothing where nothing was. Equal answers in a row are one segment.
+    For each subject one answer holds at a time. Another begins where its class is best by ``margin``, or reaches the
+    threshold after ``unknown``: then from where it was best and less than ``margin`` below. It is told once it lasted
+    for ``min_duration_s``; if it does not, it counts as part of what was before, or as nothing where nothing was.
+    Equal answers in a row are one segment.
 
         segmenter = Segmenter(classifier.scored_names, settings)
         for event in segmenter.feed((3,), start_s, stop_s, scores):
@@ -185,6 +192,7 @@ class Segmenter:
     settings: TimelineSettings = field(default_factory=TimelineSettings)
     _current: dict[Subject, _Run] = field(default_factory=dict)  # told
     _pending: dict[Subject, _Run] = field(default_factory=dict)  # too short so far
+    _rising: dict[Subject, _Run] = field(default_factory=dict)  # the last unknown steps, of a class about to be told
 
     def feed(self, subject: Subject, start_s: float, stop_s: float, scores: Array) -> list[Event]:
         """Take the scores of the next step of time of a subject; those of one subject have to come in order.
@@ -204,9 +212,10 @@ class Segmenter:
             events = self.close(subject)
             current = pending = latest = None
         step = _Run(self._answer(latest, scores), start_s, stop_s, np.asarray(scores, np.float64), 1)
+        step = self._from_its_rise(subject, step, latest)
         if pending and step.answer != pending.answer:  # it did not last
             del self._pending[subject]
-            if current:
+            if current and pending.count:
                 current.absorb(pending)
             pending = None
         if pending:
@@ -222,6 +231,7 @@ class Segmenter:
     def close(self, subject: Subject) -> list[Event]:
         """End a subject's segment, as they are gone. Who was there too shortly for a segment gets theirs."""
         current, pending = self._current.get(subject), self._pending.get(subject)
+        self._rising.pop(subject, None)
         events = []
         if pending and not current:
             events = self._begin(subject)
@@ -247,6 +257,24 @@ class Segmenter:
             if score >= scores[best] - margin and score >= threshold - margin:
                 return latest.answer
         return best if scores[best] >= threshold else UNKNOWN_CLASS
+
+    def _from_its_rise(self, subject: Subject, step: _Run, latest: _Run | None) -> _Run:
+        """A step, with the unknown ones just before it in which its class was already best and near the threshold."""
+        rising = self._rising.pop(subject, None)
+        if step.answer == UNKNOWN_CLASS:
+            best = int(np.argmax(step.total))
+            if step.total[best] >= (self.settings.unknown_below or 0.0) - self.settings.margin:
+                self._rising[subject] = hint = replace(step, answer=best)
+                if rising and rising.answer == best:
+                    rising.absorb(hint)
+                    self._rising[subject] = rising
+        elif rising and latest and rising.answer == step.answer:
+            if rising.count == latest.count and latest is self._current.get(subject):
+                return step  # it was told as unknown, from the beginning
+            latest.give_back(rising)
+            rising.absorb(step)
+            return rising
+        return step
 
     def _begin(self, subject: Subject) -> list[Event]:
         pending = self._pending.pop(subject)

@@ -42,6 +42,9 @@ class Mending:
         max_double_s: tracks that are seen for less than this, with a mean keypoint score under ``min_double_score``,
             are doubles of somebody who is seen four times as long and in whose box they lie.
         min_double_score: see there.
+        max_unsure_pause_s: a track goes on with detections too unsure for a tracker, in or around the box where it
+            ended, as long as they are no farther apart: somebody who lies on the ground.
+        min_unsure_s: and only if they are as many as would be seen in this time.
     """
 
     max_gap: int = 10
@@ -55,6 +58,8 @@ class Mending:
     max_still: float = 0.03
     max_double_s: float = 1.5
     min_double_score: float = 0.5
+    max_unsure_pause_s: float = 1.0
+    min_unsure_s: float = 0.25
 
 
 class Tracker:
@@ -121,8 +126,8 @@ def build_tracks(
 ) -> tuple[Track, ...]:
     """Turn numbered detections into persons.
 
-    In this order: the frames before a tracker trusted a new track are given back to it; tracks are cut where people
-    overlap and joined again as fits best; ghosts are dropped; short gaps are filled.
+    In this order: the frames before a tracker trusted a new track, and after it lost one, are given back to it; tracks
+    are cut where people overlap and joined again as fits best; ghosts are dropped; short gaps are filled.
 
     Args:
         frames: everybody in every frame, in order and without holes.
@@ -142,6 +147,7 @@ def build_tracks(
                 paths.setdefault(int(number), {})[t] = detection
     found = sorted(paths.values(), key=lambda path: min(path))
     _recover_starts(found, frames)
+    _recover_ends(found, frames, fps, mending)
     found = [path for path in found if _mean(path, frames, "keypoint_score") >= mending.min_keypoint_score] or found
     found = _without_doubles(found, found, frames, fps, mending, min_height=0.6)  # or they would be linked to somebody
     found = relink(found, frames, colours, fps, mending.max_pause_s, mending.max_hidden_s)
@@ -164,6 +170,38 @@ def _recover_starts(paths: list[Path], frames: Sequence[FramePoses]) -> None:
             start -= 1
             path[start] = free[int(overlap.argmax())]
             taken.add((start, path[start]))
+
+
+def _recover_ends(paths: list[Path], frames: Sequence[FramePoses], fps: float, mending: Mending) -> None:
+    """Let each path go on over unsure detections that are nobody's and in nobody's box."""
+    persons: dict[int, list[int]] = {}  # in each frame the detections that are somebody
+    for path in paths:
+        for t, i in path.items():
+            persons.setdefault(t, []).append(i)
+    reach = max(1, round(mending.max_unsure_pause_s * fps))
+    for path in sorted(paths, key=max):
+        last = max(path)
+        box = frames[last].bbox[path[last]]
+        tail: Path = {}
+        while last < len(frames) - 1 and last - max([*tail, max(path)]) < reach:
+            last += 1
+            boxes, others = frames[last].bbox, persons.get(last, [])
+            near = [i for i in np.flatnonzero(_common(box, boxes) > 0.5) if i not in others]
+            free = [i for i in near if not (_common(boxes[i], boxes[others]) > 0.5).any()]
+            if free:
+                tail[last] = int(free[0])  # the surest
+                box = boxes[free[0]]
+        if len(tail) >= mending.min_unsure_s * fps:
+            path.update(tail)
+            for t, i in tail.items():
+                persons.setdefault(t, []).append(i)
+
+
+def _common(box: Array, boxes: Array) -> Array:
+    """Area that a box (4,) and boxes (N, 4) have in common, as a share of the smaller: (N,)."""
+    size = np.clip(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0, None)
+    smaller = np.minimum(np.prod(box[2:] - box[:2]), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+    return np.prod(size, axis=1) / np.maximum(smaller, 1e-9)
 
 
 def _mean(path: Path, frames: Sequence[FramePoses], field: str) -> float:
@@ -228,12 +266,9 @@ def _height(path: Path, frames: Sequence[FramePoses]) -> float:
 
 def _share_inside(path: Path, other: Path, frames: Sequence[FramePoses]) -> float:
     """Share of a path's frames in which its box and another path's lie in each other, by 70 % of the smaller."""
-    inside = 0
-    for t in path.keys() & other.keys():
-        box, around = frames[t].bbox[path[t]], frames[t].bbox[other[t]]
-        low, high = np.maximum(box[:2], around[:2]), np.minimum(box[2:], around[2:])
-        smaller = min(np.prod(box[2:] - box[:2]), np.prod(around[2:] - around[:2]))
-        inside += bool(np.prod(np.clip(high - low, 0, None)) > 0.7 * smaller)
+    inside = sum(
+        _common(frames[t].bbox[path[t]], frames[t].bbox[[other[t]]])[0] > 0.7 for t in path.keys() & other.keys()
+    )
     return inside / len(path)
 
 

@@ -320,6 +320,30 @@ def test_unknown_starts_below_the_threshold_and_ends_above_it() -> None:
     assert feed(segmenter, (0.49, 0.45), start_s=3) == [("end", "sit", 3.0), ("start", "unknown", 3.0)]
 
 
+def test_what_grew_sure_slowly_began_where_it_was_nearly_so() -> None:
+    segmenter = segmenter_with(unknown_below=0.6, margin=0.1)
+    assert feed(segmenter, (0.3, 0.2), (0.55, 0.4), (0.4, 0.52), (0.35, 0.58)) == [("start", "unknown", 0.0)]
+    assert feed(segmenter, (0.2, 0.8), start_s=4) == [("end", "unknown", 2.0), ("start", "fall", 2.0)]
+    (event,) = segmenter.close((1,))
+    assert (event.start_s, event.stop_s, event.score) == (2.0, 5.0, pytest.approx((0.52 + 0.58 + 0.8) / 3))
+
+
+def test_what_was_unknown_too_shortly_is_gone_once_it_is_known() -> None:
+    segmenter = segmenter_with(unknown_below=0.6, margin=0.1, min_duration_s=2.0)
+    assert feed(segmenter, (0.9, 0.1), (0.8, 0.1)) == [("start", "sit", 0.0)]
+    assert feed(segmenter, (0.4, 0.55), (0.2, 0.8), start_s=2) == [("end", "sit", 2.0), ("start", "fall", 2.0)]
+    segmenter.close_all()
+    assert feed(segmenter, (0.4, 0.55), (0.2, 0.8), start_s=9) == [("start", "fall", 9.0)]
+
+
+def test_what_was_told_as_unknown_all_along_stays_so() -> None:
+    segmenter = segmenter_with(unknown_below=0.6, margin=0.1)
+    assert feed(segmenter, (0.4, 0.55), (0.2, 0.8)) == [
+        ("start", "unknown", 0.0),
+        *[("end", "unknown", 1.0), ("start", "fall", 1.0)],
+    ]
+
+
 def test_what_lasts_too_shortly_is_part_of_what_was_before() -> None:
     segmenter = segmenter_with(min_duration_s=2.0)
     assert feed(segmenter, (0.9, 0.1), (0.9, 0.1)) == [("start", "sit", 0.0)]

@@ -80,6 +80,12 @@ def identities(track: Track, frames: list[FramePoses], who: list[Array]) -> list
     return found
 
 
+def lost(poses: FramePoses) -> FramePoses:
+    """The same frame with nobody in it."""
+    found = (poses.keypoint, poses.keypoint_score, poses.bbox, poses.bbox_score)
+    return FramePoses(poses.frame_index, poses.time_s, *(values[:0] for values in found))
+
+
 def flicker(poses: FramePoses, position: tuple[float, float], score: float) -> FramePoses:
     """The same frame with a false detection added."""
     x, y = position
@@ -159,6 +165,31 @@ def test_clothes_on_a_wall_are_nobody(motion: str, score: float, people: int) ->
     assert len(follow(frames)) == people
 
 
+def test_who_fell_is_followed_though_hardly_seen() -> None:
+    """Estimators are unsure of people who lie, and trackers let go of what is unsure."""
+    frames, *_ = map(list, zip(*seen(drawn_people.scene_of("fall"), 3.0), strict=True))
+    for t in range(40, 90):
+        unsure = replace(frames[t], bbox_score=np.full(1, 0.15, np.float32))
+        frames[t] = unsure if t % 6 == 0 else lost(unsure)
+    (track,) = follow(frames)
+    assert track.stop_frame == 85, "the last that is seen"
+    assert track.present.all(), "and short gaps are filled"
+
+
+def test_who_leaves_does_not_go_on_as_a_part_of_somebody_else() -> None:
+    """A second, unsure box on one who stands is not the one who was lost in front of them."""
+    waver = Person(MOTIONS["wave"].motion, x=0.5)
+    other = Person(MOTIONS["stand"].motion, x=0.42)
+    frames = []
+    for poses, who, _ in seen(Scene((waver, other), "plain", 0), 3):
+        gone = (who == 1) & (poses.frame_index >= 45)
+        on_waver = poses.bbox[who == 0][0] if (who == 0).any() else poses.bbox[0]
+        bbox = np.where(gone[:, None], on_waver, poses.bbox).astype(np.float32)
+        frames.append(replace(poses, bbox=bbox, bbox_score=np.where(gone, 0.15, poses.bbox_score).astype(np.float32)))
+    stops = sorted(track.stop_frame for track in follow(frames))
+    assert stops == [45, 90]
+
+
 def test_nobody_is_there() -> None:
     frames, *_ = map(list, zip(*seen(drawn_people.nobody(), 1.0), strict=True))
     assert follow(frames) == ()
@@ -174,13 +205,8 @@ def test_short_gaps_are_interpolated_and_long_ones_left_empty() -> None:
     frames, *_ = map(list, zip(*seen(drawn_people.scene_of("walk"), 3.0), strict=True))
     whole = follow(frames)[0]
 
-    def lose(poses: FramePoses) -> FramePoses:
-        nobody = np.zeros(0, np.int64)
-        found = (poses.keypoint, poses.keypoint_score, poses.bbox, poses.bbox_score)
-        return FramePoses(poses.frame_index, poses.time_s, *(values[nobody] for values in found))
-
     for t in (*range(20, 29), *range(50, 60)):
-        frames[t] = lose(frames[t])
+        frames[t] = lost(frames[t])
     (track,) = follow(frames)
     assert track.present[20:29].all()
     error = np.linalg.norm(track.keypoint[20:29] - whole.keypoint[20:29], axis=-1)
