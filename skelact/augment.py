@@ -22,10 +22,9 @@ AUGMENTATIONS = {  # ranges are for a strength of 1
     "joint-dropout": "a third of the clips lose up to a quarter of their joints",
     "limb-dropout": "a quarter of the clips lose a limb or a part of it, half of these on both sides",
     "swap": "in a quarter of the clips left and right of a limb are changed over for a while, as estimators do",
-    "merge": "in half of the clips a limb lies on that of the other side, for a while or throughout, as estimators do",
     "score-dropout": "a quarter of the clips have every score at 1",
 }
-DEFAULT_AUGMENTATIONS = tuple(name for name in AUGMENTATIONS if name not in ("offset", "limb-dropout", "swap", "merge"))
+DEFAULT_AUGMENTATIONS = tuple(name for name in AUGMENTATIONS if name not in ("offset", "limb-dropout", "swap"))
 MIN_SPAN = 0.7
 HEIGHTS = 4.0  # a standing person's height, in root mean square distances of the joints from their mean
 
@@ -66,8 +65,6 @@ def augment(
     keypoint = keypoint @ np.asarray(transform.T, np.float32)
     if "swap" in chosen and rng.random() < 0.25:
         keypoint, known, keypoint_score = _swap(keypoint, known, keypoint_score, layout, rng)
-    if "merge" in chosen and rng.random() < 0.5 and limbs(layout):
-        keypoint, known, keypoint_score = _merge(keypoint, known, keypoint_score, layout, rng)
     if {"shift", "noise", "offset"} & set(chosen):
         height = strength * HEIGHTS * _size(keypoint, known)
         if "shift" in chosen:
@@ -130,37 +127,14 @@ def _swap(
         left, right = limbs(layout)[limb]
         joints = np.arange(layout.num_joints)
         order = np.where(np.isin(joints, left + right), order, joints)
-    return _take_joints(keypoint, known, keypoint_score, order, _while(keypoint, rng))
-
-
-def _merge(
-    keypoint: Array, known: Array, keypoint_score: Array | None, layout: Layout, rng: np.random.Generator
-) -> tuple[Array, Array, Array | None]:
-    """The joints of a limb where those of the other side are, in half of the cases throughout."""
-    sides = limbs(layout)[rng.integers(len(limbs(layout)))]
-    side = sides[rng.integers(2)]
-    joints = np.arange(layout.num_joints)
-    order = np.where(np.isin(joints, side), flip_order(layout), joints)
-    frames = slice(None) if rng.random() < 0.5 else _while(keypoint, rng)
-    return _take_joints(keypoint, known, keypoint_score, order, frames)
-
-
-def _while(keypoint: Array, rng: np.random.Generator) -> slice:
-    """From one random frame to another."""
-    return slice(*sorted(rng.integers(0, keypoint.shape[1] + 1, 2)))
-
-
-def _take_joints(
-    keypoint: Array, known: Array, keypoint_score: Array | None, order: Array, frames: slice
-) -> tuple[Array, Array, Array | None]:
-    """In some frames, each joint as another one is: ``order`` (V,) says which."""
-
-    def taken(table: Array) -> Array:
-        table = table.copy()
-        table[:, frames] = table[:, frames, order]
-        return table
-
-    return taken(keypoint), taken(known), None if keypoint_score is None else taken(keypoint_score)
+    start, stop = sorted(rng.integers(0, keypoint.shape[1] + 1, 2))
+    keypoint, known = keypoint.copy(), known.copy()
+    for table in (keypoint, known):
+        table[:, start:stop] = table[:, start:stop, order]
+    if keypoint_score is not None:
+        keypoint_score = keypoint_score.copy()
+        keypoint_score[:, start:stop] = keypoint_score[:, start:stop, order]
+    return keypoint, known, keypoint_score
 
 
 def _size(keypoint: Array, known: Array) -> float:

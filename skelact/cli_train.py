@@ -10,9 +10,7 @@ from click.core import ParameterSource
 
 from skelact import cli_options
 
-AUGMENTATIONS = (
-    "crop, flip, rotate, scale, shift, noise, offset, joint-dropout, limb-dropout, swap, merge, score-dropout"
-)
+AUGMENTATIONS = "crop, flip, rotate, scale, shift, noise, offset, joint-dropout, score-dropout, limb-dropout, swap"
 
 
 def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:

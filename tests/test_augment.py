@@ -112,33 +112,12 @@ def test_sides_are_changed_over_for_a_while_and_nothing_else() -> None:
     assert 10 <= changed_clips <= 40, "about a quarter"
 
 
-def test_a_limb_lies_on_the_other_one_and_nothing_else_moves() -> None:
-    keypoint, score = person()
-    order = flip_order(COCO)
-    merged = [name for name in range(100) if _moved(keypoint, score, name)[0].any()]
-    assert 30 <= len(merged) <= 70, "about half"
-    throughout = 0
-    for seed in merged:
-        moved, changed = _moved(keypoint, score, seed)
-        joints = np.flatnonzero(moved.any(1).any(0))
-        assert any(set(joints) == set(side) for pair in limbs(COCO) for side in pair), "one side of one limb"
-        np.testing.assert_array_equal(changed[moved], keypoint[:, :, order][moved])
-        throughout += bool(moved[0][:, joints].all())
-    assert 0.3 < throughout / len(merged) < 0.8, "about half of them in all frames"
-
-
-def _moved(keypoint: np.ndarray, score: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which joints (M, T, V) "merge" moved, and where to."""
-    changed, _ = augment(keypoint, score, COCO, ("merge",), np.random.default_rng(seed))
-    return (changed != keypoint).any(-1), changed
-
-
 def test_a_layout_without_sides_has_no_limbs() -> None:
     plain = Layout("plain", ("a", "b", "c"), ((1, 0), (2, 1)), 0)
     assert limbs(plain) == ()
     keypoint = np.ones((1, 5, 3, 2), np.float32)
     for seed in range(20):
-        changed, _ = augment(keypoint, None, plain, ("swap", "merge", "limb-dropout"), np.random.default_rng(seed))
+        changed, _ = augment(keypoint, None, plain, ("swap", "limb-dropout"), np.random.default_rng(seed))
         np.testing.assert_array_equal(changed, keypoint)
 
 
