@@ -14,6 +14,7 @@ from skelact.structures import Array
 AUGMENTATIONS = {  # ranges are for a strength of 1
     "crop": "a part of the sample, 70 to 100 % of its time (with --sampling interpolate)",
     "flip": "half of the clips mirrored, left and right joints changed over",
+    "behind": "half of the clips seen from behind: mirrored, left and right joints kept; in 3D by half a turn",
     "rotate": "by up to 10 degrees in the picture, about the vertical in 3D",
     "scale": "width and height by 0.86 to 1.16, each on its own",
     "shift": "by up to a fifth of a person's height",
@@ -24,7 +25,9 @@ AUGMENTATIONS = {  # ranges are for a strength of 1
     "swap": "in a quarter of the clips left and right of a limb are changed over for a while, as estimators do",
     "score-dropout": "a quarter of the clips have every score at 1",
 }
-DEFAULT_AUGMENTATIONS = tuple(name for name in AUGMENTATIONS if name not in ("offset", "limb-dropout", "swap"))
+DEFAULT_AUGMENTATIONS = tuple(
+    name for name in AUGMENTATIONS if name not in ("behind", "offset", "limb-dropout", "swap")
+)
 MIN_SPAN = 0.7
 HEIGHTS = 4.0  # a standing person's height, in root mean square distances of the joints from their mean
 
@@ -54,6 +57,8 @@ def augment(
         keypoint, known = keypoint[:, :, order], known[:, :, order]
         keypoint_score = None if keypoint_score is None else keypoint_score[:, :, order]
         keypoint = keypoint * np.array([-1] + [1] * (C - 1), np.float32)
+    if "behind" in chosen and rng.random() < 0.5:
+        keypoint = keypoint * np.array([-1, 1] if C == 2 else [-1, -1, 1], np.float32)
     transform: Array = np.eye(C)
     if "scale" in chosen:
         transform = transform * np.exp(rng.uniform(-0.15, 0.15, C) * strength)

@@ -10,7 +10,9 @@ from click.core import ParameterSource
 
 from skelact import cli_options
 
-AUGMENTATIONS = "crop, flip, rotate, scale, shift, noise, offset, joint-dropout, score-dropout, limb-dropout, swap"
+AUGMENTATIONS = (
+    "crop, flip, behind, rotate, scale, shift, noise, offset, joint-dropout, limb-dropout, swap, score-dropout"
+)
 
 
 def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:

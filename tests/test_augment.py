@@ -112,6 +112,18 @@ def test_sides_are_changed_over_for_a_while_and_nothing_else() -> None:
     assert 10 <= changed_clips <= 40, "about a quarter"
 
 
+@pytest.mark.parametrize("signs", [(-1, 1), (-1, -1, 1)])
+def test_half_of_the_clips_are_seen_from_behind(signs: tuple[int, ...]) -> None:
+    """From behind, left joints are on the other side of the picture, but left joints still; in 3D it is half a turn."""
+    keypoint = np.random.default_rng(0).normal(size=(1, 5, 17, len(signs))).astype(np.float32)
+    turned = 0
+    for seed in range(100):
+        changed, _ = augment(keypoint, None, COCO, ("behind",), np.random.default_rng(seed))
+        turned += not np.array_equal(changed, keypoint)
+        assert np.array_equal(changed, keypoint) or np.array_equal(changed, keypoint * np.array(signs, np.float32))
+    assert 30 <= turned <= 70
+
+
 def test_a_layout_without_sides_has_no_limbs() -> None:
     plain = Layout("plain", ("a", "b", "c"), ((1, 0), (2, 1)), 0)
     assert limbs(plain) == ()
