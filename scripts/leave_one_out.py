@@ -80,7 +80,7 @@ def mean_by(table: Array, owners: Array) -> Array:
 @click.option("--recipe", default="default")
 @click.option("--streams", default="joint,bone")
 @click.option("--seeds", default="0,1,2")
-@click.option("--init", help="Checkpoint to start from, with {stream} and {seed} in their places; it must not know the dataset.")
+@click.option("--init", help="Checkpoint to start from, {stream} and {seed} filled in; it must not know the dataset.")
 @click.option("--more", type=click.Path(path_type=Path), help="Pickle of samples to train on besides, classes by name.")
 @click.option("--window", "window_s", type=float, help="Seconds. Default: whole samples.")
 @click.option("--step", "step_s", default=0.4, show_default=True, help="Seconds from one window to the next.")
