@@ -264,10 +264,11 @@ class Segmenter:
         if step.answer == UNKNOWN_CLASS:
             best = int(np.argmax(step.total))
             if step.total[best] >= (self.settings.unknown_below or 0.0) - self.settings.margin:
-                self._rising[subject] = hint = replace(step, answer=best)
+                nearly = replace(step, answer=best)
                 if rising and rising.answer == best:
-                    rising.absorb(hint)
-                    self._rising[subject] = rising
+                    rising.absorb(nearly)
+                    nearly = rising
+                self._rising[subject] = nearly
         elif rising and latest and rising.answer == step.answer:
             if rising.count == latest.count and latest is self._current.get(subject):
                 return step  # it was told as unknown, from the beginning

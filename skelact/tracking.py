@@ -180,17 +180,17 @@ def _recover_ends(paths: list[Path], frames: Sequence[FramePoses], fps: float, m
             persons.setdefault(t, []).append(i)
     reach = max(1, round(mending.max_unsure_pause_s * fps))
     for path in sorted(paths, key=max):
-        last = max(path)
-        box = frames[last].bbox[path[last]]
+        t = last_seen = max(path)
+        box = frames[t].bbox[path[t]]
         tail: Path = {}
-        while last < len(frames) - 1 and last - max([*tail, max(path)]) < reach:
-            last += 1
-            boxes, others = frames[last].bbox, persons.get(last, [])
+        while t < len(frames) - 1 and t - last_seen < reach:
+            t += 1
+            boxes, others = frames[t].bbox, persons.get(t, [])
             near = [i for i in np.flatnonzero(_common(box, boxes) > 0.5) if i not in others]
             free = [i for i in near if not (_common(boxes[i], boxes[others]) > 0.5).any()]
             if free:
-                tail[last] = int(free[0])  # the surest
-                box = boxes[free[0]]
+                tail[t] = int(free[0])  # the surest
+                box, last_seen = boxes[free[0]], t
         if len(tail) >= mending.min_unsure_s * fps:
             path.update(tail)
             for t, i in tail.items():
