@@ -7,7 +7,8 @@ r"""Whether a network tells actions or only where its samples are from, and what
         --model runs/daily/no-wz/best.safetensors
 
 ``telling`` has a logistic regression tell the source of a sample from the network's last features, within classes that
-two sources share (balanced classes, five folds by people; 0.5 is chance).
+two sources share (balanced classes, five folds by people; 0.5 is chance): from all of them, and from the part of them
+that an answer can depend on. ``erase`` makes a head that such a regression can't learn from.
 ``left-out`` asks a network that was trained without a source about that source's samples: how many of the classes that
 it knows are right, and how many of the classes that it does not know it calls ``unknown``.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -29,32 +31,73 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skelact.annotations import Annotation, AnnotationSet, open_annotations
+from skelact.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skelact.classifier import Classifier
 from skelact.clips import prepare_clips
-from skelact.model import STGCNPP
 from skelact.structures import Array
 
 MIN_SAMPLES = 20  # of a class in a source
 FOLDS = 5
+SOURCES = ("jhmdb", "weizmann", "home", "drawn")
 
 
-def features_of(samples: Sequence[Annotation], classifier: Classifier) -> Array:
-    """(N, C) what the heads of the fused networks see, of one clip a sample."""
-    parts = []
-    for member in classifier.members:
-        network = member.checkpoint.build()
-        assert isinstance(network, STGCNPP)
-        clips = [
-            prepare_clips(sample.keypoint, sample.keypoint_score, sample.img_shape, member.checkpoint.clips)
-            for sample in samples
-        ]
-        with torch.inference_mode():
-            parts.append(torch.cat([network.features(torch.from_numpy(clip)) for clip in clips]).numpy())
-    return np.concatenate(parts, axis=1)
+def features_of(samples: Sequence[Annotation], checkpoint: Checkpoint) -> Array:
+    """(N, C) the last features of a network, of one clip a sample."""
+    network = checkpoint.build()
+    clips = (prepare_clips(s.keypoint, s.keypoint_score, s.img_shape, checkpoint.clips) for s in samples)
+    with torch.inference_mode():
+        return torch.cat([network.features(torch.from_numpy(clip)) for clip in clips]).double().numpy()
+
+
+def seen_by_head(features: Array, checkpoint: Checkpoint) -> Array:
+    """(N, K) the part of the features that an answer can depend on: along the rows of the head's weights."""
+    weight = checkpoint.state_dict["cls_head.fc.weight"].double().numpy()
+    return features @ np.linalg.qr(weight.T)[0]
 
 
 def class_name_of(sample: Annotation, dataset: AnnotationSet) -> str:
     return (dataset.class_names or ())[sample.label or 0]
+
+
+def two_sources(dataset: AnnotationSet, two: Sequence[str]) -> tuple[list[Annotation], Array, Array]:
+    """The samples of classes that two sources share, their sources, and weights with which each class counts as much
+    in one source as in the other: else the mixture of classes would tell the source."""
+    found: dict[str, dict[str, list[Annotation]]] = {}
+    for sample in dataset.annotations:
+        if sample.extra["source"] in two:
+            of_class = found.setdefault(class_name_of(sample, dataset), {})
+            of_class.setdefault(str(sample.extra["source"]), []).append(sample)
+    shared = [parts for parts in found.values() if len(parts) == 2 and min(map(len, parts.values())) >= MIN_SAMPLES]
+    cells = [each for parts in shared for each in parts.values()]
+    samples = [sample for each in cells for sample in each]
+    weight = np.array([1 / len(each) for each in cells for _ in each])
+    return samples, np.array([sample.extra["source"] for sample in samples]), weight
+
+
+def erasure(features: Array, one: Array, weight: Array, ridge: float) -> tuple[Array, Array]:
+    """What takes the difference of two groups' means out of features and changes them least.
+
+    ``features @ projection.T + offset`` has the same mean in both groups, so no linear classifier, however it is fitted,
+    tells them apart better than a constant does: LEACE (Belrose et al. 2023, arXiv:2306.03819) for two groups.
+
+    Args:
+        features: (N, C).
+        one: (N,) bool, who is in the first group.
+        weight: (N,) how much each sample counts.
+        ridge: added to the covariance, in mean variances.
+
+    Returns:
+        (C, C) projection, (C,) offset.
+    """
+    weight = weight / weight.sum()
+    mean = weight @ features
+    centred = features - mean
+    covariance = centred.T @ (weight[:, None] * centred)
+    covariance += ridge * covariance.trace() / len(covariance) * np.eye(len(covariance))
+    apart = centred.T @ (weight * one)
+    reader = np.linalg.solve(covariance, apart)
+    projection = np.eye(len(covariance)) - np.outer(apart, reader) / (apart @ reader)
+    return projection, mean - projection @ mean
 
 
 @click.group()
@@ -65,45 +108,71 @@ def main() -> None:
 @main.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--model", required=True)
-@click.option("--sources", default="jhmdb,weizmann,home,drawn", show_default=True)
+@click.option("--sources", default=",".join(SOURCES), show_default=True)
 def telling(data: Path, model: str, sources: str) -> None:
     """Balanced accuracy of telling two sources apart, for each two that share classes."""
     dataset = open_annotations(data)
-    classifier = Classifier([model], device="cpu")
+    members = [member.checkpoint for member in Classifier([model], device="cpu").members]
     for two in combinations(sources.split(","), 2):
-        found: dict[str, dict[str, list[Annotation]]] = {}
-        for sample in dataset.annotations:
-            if sample.extra["source"] in two:
-                of_class = found.setdefault(class_name_of(sample, dataset), {})
-                of_class.setdefault(str(sample.extra["source"]), []).append(sample)
-        shared = {
-            name: parts
-            for name, parts in found.items()
-            if len(parts) == 2 and min(map(len, parts.values())) >= MIN_SAMPLES
-        }
-        if not shared:
+        samples, source, weight = two_sources(dataset, two)
+        if not samples:
             continue
-        samples = [sample for parts in shared.values() for each in parts.values() for sample in each]
-        source = np.array([sample.extra["source"] for sample in samples])
+        whole = [features_of(samples, checkpoint) for checkpoint in members]
+        seen = [seen_by_head(features, checkpoint) for features, checkpoint in zip(whole, members, strict=True)]
         groups = np.array([sample.extra["group"] for sample in samples])
-        # Each class counts as much in one source as in the other, or the mixture of classes would tell it.
-        weight = np.zeros(len(samples))
-        names = np.array([class_name_of(sample, dataset) for sample in samples])
-        for name in shared:
-            for one in two:
-                mask = (names == name) & (source == one)
-                weight[mask] = 1 / mask.sum()
-        told = cross_val_predict(
-            make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)),
-            features_of(samples, classifier),
-            source,
-            groups=groups,
-            cv=StratifiedGroupKFold(FOLDS),
-            params={"logisticregression__sample_weight": weight * len(samples) / weight.sum()},
-        )
-        accuracy = balanced_accuracy_score(source, told, sample_weight=weight)
-        row = {"sources": two, "classes": sorted(shared), "samples": len(samples), "balanced_accuracy": accuracy}
-        click.echo(json.dumps({**row, "balanced_accuracy": round(float(accuracy), 3)}))
+        told = {
+            name: cross_val_predict(
+                make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)),
+                np.concatenate(parts, axis=1),
+                source,
+                groups=groups,
+                cv=StratifiedGroupKFold(FOLDS),
+                params={"logisticregression__sample_weight": weight * len(samples) / weight.sum()},
+            )
+            for name, parts in (("features", whole), ("seen_by_head", seen))
+        }
+        row = {
+            "sources": two,
+            "classes": sorted({class_name_of(sample, dataset) for sample in samples}),
+            "samples": len(samples),
+            **{
+                name: round(float(balanced_accuracy_score(source, answers, sample_weight=weight)), 3)
+                for name, answers in told.items()
+            },
+        }
+        click.echo(json.dumps(row))
+
+
+@main.command()
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+@click.option("--sources", default=",".join(SOURCES), show_default=True)
+@click.option("--ridge", default=0.01, show_default=True, help="Of the covariance, in mean variances.")
+def erase(data: Path, checkpoint: Path, out: Path, sources: str, ridge: float) -> None:
+    """Make the head of CHECKPOINT blind to what tells the sources of DATA's training split apart.
+
+    Features lose, for each two sources, the direction along which the means of the classes that they share differ. The
+    head's weights take this in, so the file is as before in all else.
+    """
+    network = load_checkpoint(checkpoint)
+    dataset = open_annotations(data)
+    train = replace(dataset, annotations=[dataset.annotations[k] for k in dataset.indices("train")], split={})
+    channels = network.model.channels[-1]
+    matrix, shift = np.eye(channels), np.zeros(channels)  # what is done to features so far: x @ matrix.T + shift
+    for two in combinations(sources.split(","), 2):
+        samples, source, weight = two_sources(train, two)
+        if not samples:
+            continue
+        features = features_of(samples, network) @ matrix.T + shift
+        projection, offset = erasure(features, source == two[0], weight, ridge)
+        matrix, shift = projection @ matrix, projection @ shift + offset
+        click.echo(f"{two[0]}, {two[1]}: {len(samples)} samples", err=True)
+    weights = dict(network.state_dict)
+    head = weights["cls_head.fc.weight"].double()
+    weights["cls_head.fc.bias"] = (weights["cls_head.fc.bias"].double() + head @ torch.from_numpy(shift)).float()
+    weights["cls_head.fc.weight"] = (head @ torch.from_numpy(matrix)).float()
+    save_checkpoint(replace(network, state_dict=weights), out)
 
 
 @main.command("left-out")

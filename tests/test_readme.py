@@ -73,7 +73,7 @@ def test_from_a_folder_of_videos_to_a_prediction(shared: Path, tmp_path: Path) -
     assert re.search(r"samples +10, 150 frames", told)
     assert re.search(r"5 +4 +1 +squat", told), "one person of five is for validation"
     assert (tmp_path / "mine.png").stat().st_size > 10_000
-    small = ["--width", "16", "--epochs", "12", "--repeat", "10", "--batch-size", "8", "--clip-len", "24", "--lr", "0.3"]
+    small = shlex.split("--width 16 --epochs 12 --repeat 10 --batch-size 8 --clip-len 24 --lr 0.3")
     skelact("train", "mine.pkl", "--out", "runs/mine", *small)
     model = ["--model", "runs/mine/best.safetensors", "--clips", "1", "--unknown-below", "off"]
     for motion in ("squat", "wave_both"):

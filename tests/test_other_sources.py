@@ -1,0 +1,75 @@
+"""The script that asks whether a network tells actions or only where its samples are from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import other_sources
+import pytest
+from click.testing import CliRunner
+from sklearn.linear_model import LogisticRegression
+from stand_ins import classifier_file
+
+from skelact.annotations import Annotation, AnnotationSet, save_annotations
+from skelact.skeleton import COCO
+from skelact.structures import Array
+
+
+def asked(*arguments: object) -> str:
+    result = CliRunner().invoke(other_sources.main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two classes that two sources share; one looks at people from above."""
+    rng = np.random.default_rng(0)
+    body = rng.uniform(100, 300, (17, 2)).astype(np.float32)
+    samples = []
+    for n in range(120):
+        source, label = ("home", "drawn")[n % 2], n // 2 % 2
+        keypoint = np.repeat(body[None, None], 20, 1) + rng.normal(0, 25, (1, 1, 17, 2))
+        keypoint[..., 0] += np.linspace(0, 100 * label, 20)[:, None]
+        keypoint[..., 1] *= 0.4 if source == "home" else 1.0
+        extra: dict[str, Any] = {"source": source, "group": f"{source}{n // 2 % 10}"}
+        score = np.ones(keypoint.shape[:3], np.float32)
+        samples.append(Annotation(f"{n}", keypoint.astype(np.float32), score, (480, 640), label=label, extra=extra))
+    names = tuple(sample.frame_dir for sample in samples)
+    path = tmp_path / "data.pkl"
+    save_annotations(
+        AnnotationSet(samples, {"train": names[:100], "val": names[100:]}, ("stay", "go"), COCO.name), path
+    )
+    return path
+
+
+def test_nothing_linear_tells_two_groups_apart_after_an_erasure() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, 6)) @ rng.normal(size=(6, 6))
+    one = rng.random(400) < 0.3
+    features[one] += (1, 0, 0, 2, 0, 0)
+    weight = np.where(one, 1 / one.sum(), 1 / (~one).sum())
+
+    def told(parts: Array) -> float:
+        found = LogisticRegression(C=100, max_iter=2000).fit(parts, one, sample_weight=weight * 200)
+        return float(found.score(parts, one, sample_weight=weight))
+
+    projection, offset = other_sources.erasure(features, one, weight, ridge=0.0)
+    erased = features @ projection.T + offset
+    assert told(features) > 0.8
+    assert told(erased) == pytest.approx(0.5, abs=0.03)
+    assert np.allclose(weight @ erased, weight @ features), "the mean of all stays"
+    assert np.linalg.matrix_rank(erased - erased.mean(0)) == 5, "one direction is lost, no more"
+
+
+def test_a_head_is_made_blind_to_where_samples_are_from(data: Path, tmp_path: Path) -> None:
+    before, after = classifier_file(tmp_path / "before.safetensors", ("stay", "go")), tmp_path / "after.safetensors"
+    asked("erase", data, before, "--out", after)
+    told = {path: json.loads(asked("telling", data, "--model", path)) for path in (before, after)}
+    assert told[before]["classes"] == ["go", "stay"]
+    assert told[before]["features"] > 0.9
+    assert told[after]["features"] == told[before]["features"], "the layers below the head are as they were"
+    assert told[after]["seen_by_head"] <= 0.6 < told[before]["seen_by_head"]
