@@ -67,6 +67,7 @@ STYLED = {
     "jacks": "jumping jacks", "bend": "bend or pick up", "fall": "fall", "down_with_care": "something else",
     "still": "be still",
 }  # fmt: skip
+ALONG = ("hop", "jumps", "gallop", "run", "walk")
 IDLE = {"none": "something else"}  # UT-Interaction's people between their actions
 OTHER = "something else"  # movements that have no name here, or the network would have to name whatever it sees
 CLASSES = tuple(sorted({*JHMDB.values(), *WEIZMANN.values(), *UT.values(), *HOME.values(), *DRAWN.values(), OTHER}))
@@ -198,13 +199,16 @@ def drawn(each: int, rng: np.random.Generator) -> Iterator[Sample]:
         yield _seen(f"improvised_{n}", OTHER, people, rng.uniform(-180, 180), rng)
 
 
-def styled(each: int, rng: np.random.Generator) -> Iterator[Sample]:
-    """Drawn people who all move in their own way."""
+def styled(each: int, from_side: float, rng: np.random.Generator) -> Iterator[Sample]:
+    """Drawn people who all move in their own way; a share of those who go somewhere is seen from the side."""
     for motion, class_name in STYLED.items():
         for n in range(each):
             person = drawn_people.Person(STYLES[motion](rng), figure=drawn_people.Figure.random(rng))
             person = replace(person, mirror=bool(rng.random() < 0.5))
-            yield _seen(f"styled_{motion}_{n}", class_name, [person], rng.uniform(-180, 180), rng, rng.uniform(0, 12))
+            turn = rng.uniform(-180, 180)
+            if from_side and motion in ALONG and rng.random() < from_side:
+                turn = rng.choice([-90, 90]) + rng.uniform(-30, 30)
+            yield _seen(f"styled_{motion}_{n}", class_name, [person], turn, rng, rng.uniform(0, 12))
 
 
 def _seen(
@@ -279,6 +283,7 @@ def as_annotations(samples: list[Sample]) -> list[Annotation]:
 )
 @click.option("--drawn", "drawn_each", default=24, help="Samples of each drawn motion.")
 @click.option("--styled", "styled_each", default=0, help="Samples of each motion of drawn_styles.")
+@click.option("--from-side", default=0.0, help="Share of these who are seen from the side, of those who go somewhere.")
 @click.option("--idle", is_flag=True, help="With UT-Interaction's clips of nothing that has a name, as something else.")
 @click.option("--without", multiple=True, type=click.Choice(SOURCES), help="Leave this source out.")
 @click.option("--seed", default=0)
@@ -288,6 +293,7 @@ def main(
     poses: tuple[Path, ...],
     drawn_each: int,
     styled_each: int,
+    from_side: float,
     idle: bool,
     without: tuple[str, ...],
     seed: int,
@@ -301,7 +307,7 @@ def main(
         "weizmann": [clips("weizmann", folder / "weizmann" / "weizmann.pkl", WEIZMANN, rng) for folder in poses],
         "ut": [clips("ut", folder / "ut" / "ut.pkl", UT | (IDLE if idle else {}), rng) for folder in poses],
         "home": [home(folder / "home" / "home.pkl", segments, rng) for folder in poses],
-        "drawn": [chain(drawn(drawn_each, rng), styled(styled_each, rng))],
+        "drawn": [chain(drawn(drawn_each, rng), styled(styled_each, from_side, rng))],
     }
     samples = [
         replace(sample, name=f"{sample.name}~{poses[k].name}") if k else sample

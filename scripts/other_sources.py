@@ -77,7 +77,7 @@ def two_sources(dataset: AnnotationSet, two: Sequence[str]) -> tuple[list[Annota
 def erasure(features: Array, one: Array, weight: Array, ridge: float) -> tuple[Array, Array]:
     """What takes the difference of two groups' means out of features and changes them least.
 
-    ``features @ projection.T + offset`` has the same mean in both groups, so no linear classifier, however it is fitted,
+    ``features @ projection.T + offset`` has the same mean in both groups, so no linear classifier can be fitted that
     tells them apart better than a constant does: LEACE (Belrose et al. 2023, arXiv:2306.03819) for two groups.
 
     Args:
