@@ -275,7 +275,7 @@ class TimedPoseTrainer(PoseTrainer):
         """Set up as ultralytics does, then put in our loss and take both cores back."""
         super()._setup_train()
         if self.device.type == "cpu":
-            torch.set_num_threads(os.cpu_count() or 1)
+            torch.set_num_threads(len(os.sched_getaffinity(0)))  # those of `taskset`, too
             torch.set_flush_denormal(True)
         if type(self.model.init_criterion()) is v8PoseLoss:  # yolo26's loss needs no longer reach
             self.model.criterion = TeacherPoseLoss(self.model)
