@@ -60,7 +60,7 @@ def write_report(result: str | Path, out: str | Path, *, video: str | Path | Non
     try:
         colors = _colors(content)
         sections = [_section(each, content, result, out, video, embed, colors) for each in content["results"]]
-        models = ", ".join(str(model["name"]) for model in content["models"])
+        models = ", ".join(dict.fromkeys(str(model["name"]) for model in content["models"]))  # streams share a name
         made = f"skelact {content['versions']['skelact']}, {models}"
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise SkelactError(
