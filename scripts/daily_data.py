@@ -28,6 +28,7 @@ from leave_one_out import GROUPS
 
 import skelact
 from skelact.annotations import Annotation, AnnotationSet, open_annotations, save_annotations
+from skelact.calibration import UNKNOWN
 from skelact.clips import resample
 from skelact.skeleton import COCO, load_layout
 from skelact.structures import Array
@@ -39,7 +40,8 @@ OTHERS = 5  # times as many improvised motions as of each drawn motion
 SIDES = np.array([-1, 1])
 HIDDEN = ("left_eye", "right_eye", "left_ear", "right_ear")  # JHMDB has one joint for the face
 
-# What a source's class is called here; a class that is not named is not used.
+# What a source's class is called here; a class that is not named is not used. Movements that have no name are UNKNOWN,
+# or the network would have to name whatever it sees.
 JHMDB = {
     "catch": "catch", "clap": "clap", "golf": "golf swing", "jump": "jump", "pick": "bend or pick up", "pour": "pour",
     "pullup": "pull up", "push": "push something", "run": "run", "sit": "sit down", "stand": "stand up",
@@ -55,7 +57,7 @@ UT = {
 }  # fmt: skip
 HOME = {
     "Falling (BW)": "fall", "Falling (FW)": "fall", "Fall (FW)": "fall", "Falling (SW)": "fall", "Walking": "walk",
-    "Standing": "be still", "Sitting": "be still", "Reading": "be still", "Exercising": "something else",
+    "Standing": "be still", "Sitting": "be still", "Reading": "be still", "Exercising": UNKNOWN,
 }  # fmt: skip
 DRAWN = {  # not what the sample videos show: waving, walking, shaking hands
     "run": "run", "jumping_jack": "jumping jacks", "jump": "jump", "pick_up": "bend or pick up", "sit_down": "sit down",
@@ -64,13 +66,12 @@ DRAWN = {  # not what the sample videos show: waving, walking, shaking hands
 }  # fmt: skip
 STYLED = {
     "hop": "skip", "jumps": "jump", "gallop": "gallop sideways", "run": "run", "walk": "walk", "wave": "wave",
-    "jacks": "jumping jacks", "bend": "bend or pick up", "fall": "fall", "down_with_care": "something else",
+    "jacks": "jumping jacks", "bend": "bend or pick up", "fall": "fall", "down_with_care": UNKNOWN,
     "still": "be still",
 }  # fmt: skip
 ALONG = ("hop", "jumps", "gallop", "run", "walk")
-IDLE = {"none": "something else"}  # UT-Interaction's people between their actions
-OTHER = "something else"  # movements that have no name here, or the network would have to name whatever it sees
-CLASSES = tuple(sorted({*JHMDB.values(), *WEIZMANN.values(), *UT.values(), *HOME.values(), *DRAWN.values(), OTHER}))
+IDLE = {"none": UNKNOWN}  # UT-Interaction's people between their actions
+CLASSES = tuple(sorted({*JHMDB.values(), *WEIZMANN.values(), *UT.values(), *HOME.values(), *DRAWN.values(), UNKNOWN}))
 IN_COCO = {  # JHMDB's joint of each COCO joint
     "nose": "face",
     **{name: name for name in COCO.joints if name.split("_")[-1] in
@@ -141,10 +142,10 @@ def clips(source: str, poses: Path, names: dict[str, str], rng: np.random.Genera
         class_name = names.get((dataset.class_names or ())[sample.label or 0])
         found = re.search(GROUPS[source], sample.frame_dir)
         if class_name and found:
-            group = f"{source}-{found[1]}" + ("-none" if class_name == OTHER else "")
+            group = f"{source}-{found[1]}" + ("-none" if class_name == UNKNOWN else "")
             keypoint, score = at_30_fps(sample)
             parts = list(windows(keypoint.shape[1], rng, middle=source == "ut"))
-            for n, part in enumerate(parts[:1] if class_name == OTHER else parts):
+            for n, part in enumerate(parts[:1] if class_name == UNKNOWN else parts):
                 name = f"{sample.frame_dir}_{n}"
                 yield Sample(name, source, group, class_name, keypoint[:, part], score[:, part])
 
@@ -196,7 +197,7 @@ def drawn(each: int, rng: np.random.Generator) -> Iterator[Sample]:
             people = [
                 replace(one, shift=shift) for one, shift in zip(people, rng.uniform(0.2, 0.6) * SIDES, strict=True)
             ]
-        yield _seen(f"improvised_{n}", OTHER, people, rng.uniform(-180, 180), rng)
+        yield _seen(f"improvised_{n}", UNKNOWN, people, rng.uniform(-180, 180), rng)
 
 
 def styled(each: int, from_side: float, rng: np.random.Generator) -> Iterator[Sample]:
@@ -284,7 +285,7 @@ def as_annotations(samples: list[Sample]) -> list[Annotation]:
 @click.option("--drawn", "drawn_each", default=24, help="Samples of each drawn motion.")
 @click.option("--styled", "styled_each", default=0, help="Samples of each motion of drawn_styles.")
 @click.option("--from-side", default=0.0, help="Share of these who are seen from the side, of those who go somewhere.")
-@click.option("--idle", is_flag=True, help="With UT-Interaction's clips of nothing that has a name, as something else.")
+@click.option("--idle", is_flag=True, help="With UT-Interaction's clips of nothing that has a name, as unknown.")
 @click.option("--without", multiple=True, type=click.Choice(SOURCES), help="Leave this source out.")
 @click.option("--seed", default=0)
 def main(

@@ -16,7 +16,7 @@ from skelact.errors import SkelactError
 from skelact.metrics import check_scores, softmax
 from skelact.structures import Array
 
-UNKNOWN = "unknown"  # the answer where no class is likely enough
+UNKNOWN = "unknown"  # the answer where no class is likely enough, or the best has this name
 KEPT = 0.95  # of the right answers; the threshold may make the others ``unknown``
 TEMPERATURES = (0.05, 20.0)
 

@@ -256,14 +256,15 @@ class Segmenter:
             score = scores[latest.answer]
             if score >= scores[best] - margin and score >= threshold - margin:
                 return latest.answer
-        return best if scores[best] >= threshold else UNKNOWN_CLASS
+        return best if scores[best] >= threshold and self.class_names[best] != UNKNOWN else UNKNOWN_CLASS
 
     def _from_its_rise(self, subject: Subject, step: _Run, latest: _Run | None) -> _Run:
         """A step, with the unknown ones just before it in which its class was already best and near the threshold."""
         rising = self._rising.pop(subject, None)
         if step.answer == UNKNOWN_CLASS:
             best = int(np.argmax(step.total))
-            if step.total[best] >= (self.settings.unknown_below or 0.0) - self.settings.margin:
+            nearly_sure = step.total[best] >= (self.settings.unknown_below or 0.0) - self.settings.margin
+            if nearly_sure and self.class_names[best] != UNKNOWN:
                 nearly = replace(step, answer=best)
                 if rising and rising.answer == best:
                     rising.absorb(nearly)

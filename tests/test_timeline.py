@@ -328,6 +328,13 @@ def test_what_grew_sure_slowly_began_where_it_was_nearly_so() -> None:
     assert (event.start_s, event.stop_s, event.score) == (2.0, 5.0, pytest.approx((0.52 + 0.58 + 0.8) / 3))
 
 
+def test_a_class_that_is_called_unknown_is_that_answer() -> None:
+    segmenter = Segmenter(("unknown", "fall"), TimelineSettings(min_duration_s=1.0, unknown_below=0.5))
+    assert feed(segmenter, (0.8, 0.2), (0.7, 0.3)) == [("start", "unknown", 0.0)]
+    assert feed(segmenter, (0.2, 0.3), start_s=2) == [], "of low scores it goes on"
+    assert feed(segmenter, (0.1, 0.9), (0.1, 0.9), start_s=3) == [("end", "unknown", 3.0), ("start", "fall", 3.0)]
+
+
 def test_what_was_unknown_too_shortly_is_gone_once_it_is_known() -> None:
     segmenter = segmenter_with(unknown_below=0.6, margin=0.1, min_duration_s=2.0)
     assert feed(segmenter, (0.9, 0.1), (0.8, 0.1)) == [("start", "sit", 0.0)]

@@ -1,0 +1,157 @@
+"""What to expect of skelact-daily on people that it was not trained on, and of actions that it does not know.
+
+    python scripts/daily_folds.py make runs/daily/both.pkl --out runs/daily/folds
+    skelact train runs/daily/folds/0.pkl --out runs/daily/fold0 --val-split none ...    # and 1 and 2 alike
+    python scripts/daily_folds.py measure runs/daily/folds --model runs/daily/fold{}/last.safetensors
+
+Three networks are trained, each without a third of the groups of every real source (JHMDB's tenths, Weizmann's people,
+UT-Interaction's sequences, the people of the home videos) and without three classes. ``measure`` tells, by source and
+pose model, how many of the left-out groups' samples of known classes are right; and, with the threshold for ``unknown``
+that loses a share of them in the other two networks, how many of the known ones are lost, and how many of those of the
+classes that were kept out get ``unknown``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import numpy as np
+from experiment import scores_of
+
+from skelact.annotations import Annotation, open_annotations, save_annotations
+from skelact.calibration import UNKNOWN
+from skelact.structures import Array
+
+KEPT_OUT = (  # of each fold; no drawn person does them
+    ("golf swing", "point", "push something"),
+    ("pour", "kick somebody", "catch"),
+    ("pull up", "punch somebody", "shake hands"),
+)
+NUM_CLIPS = 10
+SPLITS = ("known", "kept_out")
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a network said of N samples: scores (N, num_classes), labels (N,), and where they are from."""
+
+    scores: Array
+    labels: Array
+    origins: Array
+
+    def only(self, chosen: Array) -> Asked:
+        """Some of them."""
+        return Asked(self.scores[chosen], self.labels[chosen], self.origins[chosen])
+
+    @classmethod
+    def all_of(cls, parts: Sequence[Asked]) -> Asked:
+        """Several, one after another."""
+        return cls(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.origins for part in parts]),
+        )
+
+
+def asked(data: Path, split: str, models: Sequence[Path]) -> Asked:
+    """Some networks, fused, asked about a split."""
+    dataset = open_annotations(data)
+    origins = np.array([origin_of(dataset.annotations[k]) for k in dataset.indices(split)])
+    answers = [scores_of(model, data, split, NUM_CLIPS) for model in models]
+    return Asked(np.mean([scores for scores, _ in answers], axis=0), answers[0][1], origins)
+
+
+def thirds(groups: Sequence[str]) -> list[int]:
+    """The fold that leaves each sample's group out: groups of a source in turn."""
+    names = sorted(set(groups), key=lambda group: (len(group), group))
+    fold, seen = {}, dict.fromkeys((name.split("-")[0].rstrip("0123456789") for name in names), 0)
+    for name in names:
+        source = name.split("-")[0].rstrip("0123456789")
+        fold[name] = seen[source] % len(KEPT_OUT)
+        seen[source] += 1
+    return [fold[group] for group in groups]
+
+
+def origin_of(sample: Annotation) -> str:
+    """Source and, where it is not the first, the pose model."""
+    _, apart, poses = sample.frame_dir.rpartition("~")
+    return f"{sample.extra['source']}, {poses}" if apart else str(sample.extra["source"])
+
+
+@click.group()
+def main() -> None:
+    """See the top of this file."""
+
+
+@main.command()
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+def make(data: Path, out: Path) -> None:
+    """Write a dataset for each fold, with the splits train, known and kept_out."""
+    dataset = open_annotations(data)
+    samples = list(dataset.annotations)
+    classes = [(dataset.class_names or ())[sample.label or 0] for sample in samples]
+    folds = thirds([str(sample.extra["group"]) for sample in samples])
+    out.mkdir(parents=True, exist_ok=True)
+    for fold, kept_out in enumerate(KEPT_OUT):
+        split: dict[str, list[str]] = {name: [] for name in ("train", *SPLITS)}
+        for sample, name, left_out_in in zip(samples, classes, folds, strict=True):
+            held = left_out_in == fold and sample.extra["source"] != "drawn"
+            part = "kept_out" if name in kept_out else "known" if held else "train"
+            split[part].append(sample.frame_dir)
+        named = {name: tuple(part) for name, part in split.items()}
+        save_annotations(replace(dataset, annotations=samples, split=named), out / f"{fold}.pkl")
+        click.echo(f"{fold}: " + ", ".join(f"{len(part)} {name}" for name, part in named.items()))
+
+
+def is_unknown(scores: Array, unknown: int, threshold: float) -> Array:
+    """(N,) which samples get no name."""
+    return (scores.max(1) < threshold) | (scores.argmax(1) == unknown)
+
+
+def threshold_that_loses(share: float, scores: Array, unknown: int) -> float:
+    """The largest threshold below which at most a share of samples gets no name."""
+    best = np.sort(np.where(scores.argmax(1) == unknown, 0.0, scores.max(1)))
+    return float(best[int(share * len(best))])
+
+
+@main.command()
+@click.argument("folds", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--model", "models", required=True, multiple=True, help="Checkpoints, {} for the fold; several are fused."
+)
+@click.option("--losing", default=0.1, show_default=True, help="Share of known actions that may get unknown.")
+def measure(folds: Path, models: tuple[str, ...], losing: float) -> None:
+    """Accuracy by source, and what becomes of known and of kept-out actions."""
+    class_names = open_annotations(folds / "0.pkl").class_names or ()
+    unknown = class_names.index(UNKNOWN)
+    paths = [[Path(model.format(fold)) for model in models] for fold in range(len(KEPT_OUT))]
+    known, kept_out = (
+        [asked(folds / f"{fold}.pkl", split, networks) for fold, networks in enumerate(paths)] for split in SPLITS
+    )
+    whole = Asked.all_of(known)
+    right = whole.scores.argmax(1) == whole.labels
+    for origin in sorted(set(whole.origins)):
+        of_it = whole.origins == origin
+        by_class = [right[of_it & (whole.labels == label)].mean() for label in set(whole.labels[of_it])]
+        top1, mean_class = (round(float(x), 3) for x in (right[of_it].mean(), np.mean(by_class)))
+        row = {"source": origin, "samples": int(of_it.sum()), "top1": top1, "mean_class": mean_class}
+        click.echo(json.dumps(row))
+    named = [each.only(each.labels != unknown) for each in known]
+    thresholds = []
+    for one in named:
+        others = np.concatenate([each.scores for each in named if each is not one])
+        thresholds.append(threshold_that_loses(losing, others, unknown))
+    for title, parts in zip(SPLITS, (named, kept_out), strict=True):
+        labels = np.concatenate([part.labels for part in parts])
+        lost = np.concatenate([is_unknown(a.scores, unknown, t) for a, t in zip(parts, thresholds, strict=True)])
+        by_name = {class_names[label]: round(float(lost[labels == label].mean()), 2) for label in sorted(set(labels))}
+        click.echo(json.dumps({"actions": title, "called_unknown": round(float(lost.mean()), 3), "of_class": by_name}))
+
+
+if __name__ == "__main__":
+    main()
