@@ -125,6 +125,16 @@ def test_an_export_is_checked_with_random_inputs(model: Path, tmp_path: Path, fo
     assert set(check["versions"]) == {"skelact", "python", "torch", "numpy", *PACKAGES[format]}
 
 
+def test_batches_that_come_again_get_the_same_answer(model: Path, exported: Path) -> None:
+    network, plain = load_exported(exported).build(), load_checkpoint(model).build()
+    clips = load_checkpoint(model).clips
+    inputs = torch.randn(3, clips.num_person, clips.clip_len, clips.layout.num_joints, clips.in_channels)
+    with torch.inference_mode():
+        expected = plain(inputs)
+        for size in (1, 3, 1, 3, 2, 1, 3):  # OpenVINO's program for a shape is made when it comes for a second time
+            assert torch.allclose(network(inputs[:size]), expected[:size], atol=1e-4)
+
+
 def test_predict_gives_the_same_scores(model: Path, exported: Path, poses: Path) -> None:
     expected, found = (told("predict", poses, "--model", each) for each in (model, exported))
     assert found["class_names"] == expected["class_names"] == list(CLASSES)
