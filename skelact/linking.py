@@ -167,15 +167,20 @@ def _piece(
     first, last = next(iter(path)), next(reversed(path))
     clothes = np.full(6, np.nan)
     if colours is not None:
-        seen = np.stack([colours[t][i] for t, i in path.items()])
-        known = np.isfinite(seen).any(0)
-        clothes[known] = np.nanmedian(seen[:, known], axis=0)
+        clothes = _median(np.stack([colours[t][i] for t, i in path.items()]))
 
     def is_touched(t: int) -> bool:
         return bool((box_iou(frames[t].bbox[path[t]], frames[t].bbox) > TOUCHING_IOU).sum() > 1)
 
     origins = origin[first, path[first]], origin[last, path[last]]
     return Piece(path, origins, clothes, is_touched(first), is_touched(last))
+
+
+def _median(values: Array) -> Array:
+    """Of what is known in each column of (N, C): (C,); NaN where nothing is. NumPy's ``nanmedian`` is ten times slower."""
+    values, count = np.sort(values, axis=0), np.isfinite(values).sum(0)  # NaN comes last
+    columns = np.arange(values.shape[1])
+    return (values[(count - 1) // 2, columns] + values[count // 2, columns]) / 2
 
 
 def _cut(paths: Sequence[Path], frames: Sequence[FramePoses]) -> Iterator[Path]:
