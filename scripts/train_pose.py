@@ -18,14 +18,16 @@ from __future__ import annotations
 import csv
 import ctypes
 import gzip
+import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
@@ -34,6 +36,7 @@ os.environ["ULTRALYTICS_SAFE_LOAD"] = "1"  # never unpickle code from a checkpoi
 os.environ["OMP_WAIT_POLICY"] = "passive"  # a spinning thread would starve the one it waits for
 
 import click
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -50,12 +53,15 @@ from ultralytics.utils.metrics import OKS_SIGMA
 from ultralytics.utils.ops import xyxy2xywh
 from ultralytics.utils.patches import override_configs
 
+from skelact.video import read_frames
+
 Array = NDArray[np.float32]
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 RUN = ROOT / "runs" / "pose"
 START = SHARED / "weights" / "skelact-pose-start.pt"
+TEACHER = SHARED / "weights" / "yolov8n-pose_int8_openvino_model"
 
 FLIP = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]  # left <-> right in COCO's 17 joints
 LSP_IN_COCO = [16, 14, 12, 11, 13, 15, 10, 8, 6, 5, 7, 9]  # the COCO joint of each of LSP's first 12
@@ -66,6 +72,7 @@ VISIBLE_SCORE = 0.5  # teacher's joints from this on count in validation
 HIDDEN_WEIGHT = 0.5  # weight of a joint that a human placed without seeing it
 FOUND_SCORE = 0.25  # a detection from this score on is a person found
 VAL_IMGSZ = 256  # whatever the size in training, so that the best round of all is the best
+EVERY_FRAMES = 15  # of a video, one
 BODY_SHARE = 0.53  # of its box, as COCO's evaluation has it
 AP_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
@@ -380,7 +387,7 @@ class PoseScores:
         box_ap50: Average precision of the boxes against the teacher's, IoU 0.5.
         oks_ap50: The same for the poses, OKS 0.5 over the joints that the teacher is sure of.
         oks_ap: Mean over OKS 0.5 to 0.95.
-        pck: Share of LSP's visible limb joints within 0.2 torso lengths of the human's mark.
+        pck: Share of LSP's visible limb joints within 0.2 torso lengths of the human's mark; NaN without such marks.
         found: Share of the people taller than a quarter of the picture that are found.
     """
 
@@ -461,7 +468,7 @@ def score_poses(photos: list[Photo], found: list[Found]) -> PoseScores:
         box_ap50=float(box_ap[0]),
         oks_ap50=float(oks_ap[0]),
         oks_ap=float(oks_ap.mean()),
-        pck=float(np.concatenate(near).mean()),
+        pck=float(np.concatenate(near).mean()) if near else float("nan"),
         found=float(np.concatenate(tall_found).mean()),
     )
 
@@ -481,6 +488,23 @@ def find_people(model: Path, photos: list[Photo], imgsz: int, threads: int) -> l
             )
         )
     return found
+
+
+def frames_of(videos: Sequence[Path], teacher: Path, folder: Path, threads: int) -> list[Photo]:
+    """Some frames of videos, written to a folder, with the people whom a teacher finds in them."""
+    frames: list[Photo] = []
+    for video in videos:
+        for frame in itertools.islice(read_frames(video), 0, None, EVERY_FRAMES):
+            path = folder / f"{video.stem}_{frame.index}.png"
+            cv2.imwrite(str(path), frame.image)
+            nobody = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 17, 3), np.float32)
+            frames.append(Photo(path, path.name, "val", frame.image.shape[:2], *nobody, human=None))
+    labelled = []
+    for photo, found in zip(frames, find_people(teacher, frames, 640, threads), strict=True):
+        sure = found.bbox_score >= FOUND_SCORE
+        people = found.bbox[sure], found.bbox_score[sure], found.keypoint[sure]
+        labelled.append(replace(photo, bbox=people[0], bbox_score=people[1], keypoint=people[2]))
+    return labelled
 
 
 # --- commands -------------------------------------------------------------------------------------
@@ -608,6 +632,10 @@ def train(
 @click.argument("models", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--people", type=click.Path(exists=True, path_type=Path), default=SHARED / "data" / "people")
 @click.option("--imgsz", "sizes", type=int, multiple=True, default=(256,), help="For .pt models; exports: 640.")
+@click.option("--video", "videos", multiple=True, type=click.Path(exists=True, path_type=Path), help="Its frames too.")
+@click.option(
+    "--teacher", type=click.Path(exists=True, path_type=Path), help="Labels frames of videos.", default=TEACHER
+)
 @click.option("--limit", type=int, help="Only so many photographs.")
 @click.option("--threads", default=os.cpu_count() or 1)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here too.")
@@ -615,6 +643,8 @@ def evaluate(
     models: tuple[Path, ...],
     people: Path,
     sizes: tuple[int, ...],
+    videos: tuple[Path, ...],
+    teacher: Path,
     limit: int | None,
     threads: int,
     json_path: Path | None,
@@ -623,9 +653,14 @@ def evaluate(
     photos = list(read_photos(people, "val"))[:limit]
     labels = [Found(photo.bbox, photo.bbox_score, photo.keypoint) for photo in photos]
     scores = {"the labels themselves": score_poses(photos, labels)}
-    for model in models:
-        for size in (640,) if model.is_dir() else sizes:
-            scores[f"{model.name} at {size}"] = score_poses(photos, find_people(model, photos, size, threads))
+    with TemporaryDirectory() as folder:
+        pictures = {"": photos}
+        if videos:
+            pictures[", videos"] = frames_of(videos, teacher, Path(folder), threads)
+        for model, (of, chosen) in itertools.product(models, pictures.items()):
+            for size in (640,) if model.is_dir() else sizes:
+                found = find_people(model, chosen, size, threads)
+                scores[f"{model.name} at {size}{of}"] = score_poses(chosen, found)
     columns = list(asdict(next(iter(scores.values()))))
     width = max(map(len, scores))
     click.echo(" " * width + "".join(f"{column:>10}" for column in columns))

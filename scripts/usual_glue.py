@@ -105,15 +105,17 @@ def opencv_frames(video: Path) -> Iterator[Frame]:
 
 
 def distance(pose_model: PoseModel, video: Path, joints: list[Array]) -> tuple[int, float]:
-    """How many of skelact's people the glue has too, in the same pictures, and how many pixels apart their joints are.
+    """How many people both have in the same pictures, each the other's nearest, and how many pixels apart joints are.
 
-    The other way would compare doubles, which skelact drops.
+    Else doubles, which skelact drops, or whom the tracker of the glue left out would be compared with somebody else.
     """
     distances: list[float] = []
     for (_, poses), other in zip(pose_model.detect_each(opencv_frames(video)), joints, strict=True):
         if len(poses.keypoint) and len(other):
-            apart = np.linalg.norm(poses.keypoint[:, None] - other, axis=-1).mean(-1).min(axis=1)
-            distances += apart[apart < MATCH_PX].tolist()
+            apart = np.linalg.norm(poses.keypoint[:, None] - other, axis=-1).mean(-1)
+            nearest = apart.argmin(1)
+            mutual = apart[np.flatnonzero(apart.argmin(0)[nearest] == np.arange(len(apart))), :].min(1)
+            distances += mutual[mutual < MATCH_PX].tolist()
     return len(distances), float(np.mean(distances)) if distances else float("nan")
 
 
