@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
+from experiment import scores_of
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -31,6 +32,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skelact.annotations import Annotation, AnnotationSet, open_annotations
+from skelact.calibration import calibrate
 from skelact.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skelact.classifier import Classifier
 from skelact.clips import prepare_clips
@@ -38,6 +40,7 @@ from skelact.structures import Array
 
 MIN_SAMPLES = 20  # of a class in a source
 FOLDS = 5
+NUM_CLIPS = 10
 SOURCES = ("jhmdb", "weizmann", "home", "drawn")
 
 
@@ -153,7 +156,7 @@ def erase(data: Path, checkpoint: Path, out: Path, sources: str, ridge: float) -
     """Make the head of CHECKPOINT blind to what tells the sources of DATA's training split apart.
 
     Features lose, for each two sources, the direction along which the means of the classes that they share differ. The
-    head's weights take this in, so the file is as before in all else.
+    head's weights take this in. Scores are calibrated anew where there is a split val; all else is as before.
     """
     network = load_checkpoint(checkpoint)
     dataset = open_annotations(data)
@@ -172,7 +175,12 @@ def erase(data: Path, checkpoint: Path, out: Path, sources: str, ridge: float) -
     head = weights["cls_head.fc.weight"].double()
     weights["cls_head.fc.bias"] = (weights["cls_head.fc.bias"].double() + head @ torch.from_numpy(shift)).float()
     weights["cls_head.fc.weight"] = (head @ torch.from_numpy(matrix)).float()
-    save_checkpoint(replace(network, state_dict=weights), out)
+    blind = replace(network, state_dict=weights)
+    save_checkpoint(blind, out)
+    if "val" in dataset.split:
+        scores, labels = scores_of(out, data, "val", NUM_CLIPS)
+        calibration = calibrate(np.log(np.maximum(scores, 1e-12)), labels, "val")
+        save_checkpoint(replace(blind, metrics={**network.metrics, "calibration": asdict(calibration)}), out)
 
 
 @main.command("left-out")
@@ -187,7 +195,7 @@ def left_out(data: Path, source: str, models: tuple[str, ...], trained_on: Path)
     dataset = open_annotations(data)
     samples = [sample for sample in dataset.annotations if sample.extra["source"] == source]
     classifier = Classifier(models, classes=sorted(known), device="cpu")
-    scores = classifier.scores_of([(s.keypoint, s.keypoint_score) for s in samples], samples[0].img_shape, 10)
+    scores = classifier.scores_of([(s.keypoint, s.keypoint_score) for s in samples], samples[0].img_shape, NUM_CLIPS)
     answers = np.array(classifier.scored_names)[scores.argmax(1)]
     truth = np.array([class_name_of(sample, dataset) for sample in samples])
     is_known = np.isin(truth, sorted(known))

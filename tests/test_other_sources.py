@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from stand_ins import classifier_file
 
 from skelact.annotations import Annotation, AnnotationSet, save_annotations
+from skelact.checkpoint import load_checkpoint
 from skelact.skeleton import COCO
 from skelact.structures import Array
 
@@ -73,3 +74,5 @@ def test_a_head_is_made_blind_to_where_samples_are_from(data: Path, tmp_path: Pa
     assert told[before]["features"] > 0.9
     assert told[after]["features"] == told[before]["features"], "the layers below the head are as they were"
     assert told[after]["seen_by_head"] <= 0.6 < told[before]["seen_by_head"]
+    calibration = load_checkpoint(after).metrics["calibration"]
+    assert (calibration["split"], calibration["num_samples"]) == ("val", 20)
