@@ -24,7 +24,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,6 +53,7 @@ from ultralytics.utils.metrics import OKS_SIGMA
 from ultralytics.utils.ops import xyxy2xywh
 from ultralytics.utils.patches import override_configs
 
+from skelact.pose import PoseModel
 from skelact.video import read_frames
 
 Array = NDArray[np.float32]
@@ -490,21 +491,20 @@ def find_people(model: Path, photos: list[Photo], imgsz: int, threads: int) -> l
     return found
 
 
-def frames_of(videos: Sequence[Path], teacher: Path, folder: Path, threads: int) -> list[Photo]:
+def frames_of(videos: Sequence[Path], teacher: Path, folder: Path) -> list[Photo]:
     """Some frames of videos, written to a folder, with the people whom a teacher finds in them."""
-    frames: list[Photo] = []
+    estimator = PoseModel(teacher)
+    photos = []
     for video in videos:
         for frame in itertools.islice(read_frames(video), 0, None, EVERY_FRAMES):
             path = folder / f"{video.stem}_{frame.index}.png"
             cv2.imwrite(str(path), frame.image)
-            nobody = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 17, 3), np.float32)
-            frames.append(Photo(path, path.name, "val", frame.image.shape[:2], *nobody, human=None))
-    labelled = []
-    for photo, found in zip(frames, find_people(teacher, frames, 640, threads), strict=True):
-        sure = found.bbox_score >= FOUND_SCORE
-        people = found.bbox[sure], found.bbox_score[sure], found.keypoint[sure]
-        labelled.append(replace(photo, bbox=people[0], bbox_score=people[1], keypoint=people[2]))
-    return labelled
+            people = estimator.detect(frame)
+            sure = people.bbox_score >= FOUND_SCORE
+            keypoint = np.concatenate([people.keypoint, people.keypoint_score[..., None]], -1)
+            found = people.bbox[sure], people.bbox_score[sure], keypoint[sure]
+            photos.append(Photo(path, path.name, "val", frame.image.shape[:2], *found, human=None))
+    return photos
 
 
 # --- commands -------------------------------------------------------------------------------------
@@ -656,7 +656,7 @@ def evaluate(
     with TemporaryDirectory() as folder:
         pictures = {"": photos}
         if videos:
-            pictures[", videos"] = frames_of(videos, teacher, Path(folder), threads)
+            pictures[", videos"] = frames_of(videos, teacher, Path(folder))
         for model, (of, chosen) in itertools.product(models, pictures.items()):
             for size in (640,) if model.is_dir() else sizes:
                 found = find_people(model, chosen, size, threads)
