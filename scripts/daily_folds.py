@@ -14,6 +14,8 @@ classes that were kept out get ``unknown``.
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,12 +69,12 @@ def asked(data: Path, split: str, models: Sequence[Path]) -> Asked:
 
 def thirds(groups: Sequence[str]) -> list[int]:
     """The fold that leaves each sample's group out: groups of a source in turn."""
-    names = sorted(set(groups), key=lambda group: (len(group), group))
-    fold, seen = {}, dict.fromkeys((name.split("-")[0].rstrip("0123456789") for name in names), 0)
-    for name in names:
-        source = name.split("-")[0].rstrip("0123456789")
-        fold[name] = seen[source] % len(KEPT_OUT)
-        seen[source] += 1
+    fold: dict[str, int] = {}
+    turn: Counter[str] = Counter()
+    for group in sorted(set(groups), key=lambda group: (len(group), group)):
+        source = re.split(r"[-\d]", group)[0]
+        fold[group] = turn[source] % len(KEPT_OUT)
+        turn[source] += 1
     return [fold[group] for group in groups]
 
 

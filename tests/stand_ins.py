@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import drawn_people
 import numpy as np
 import torch
+from click.testing import CliRunner
 
 from skelact.checkpoint import Checkpoint, save_checkpoint
 from skelact.clips import ClipSettings
@@ -95,6 +97,13 @@ def looks_like(image: Array, other: Array) -> bool:
 
 
 # --- classifiers -------------------------------------------------------------------------------------------------
+
+
+def script_output(script: click.Command, *arguments: object) -> str:
+    """What a script prints when it is called like this, which must go well."""
+    result = CliRunner().invoke(script, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 def random_network(settings: ModelSettings, layout: Layout, seed: int = 0) -> STGCNPP:

@@ -8,19 +8,12 @@ from pathlib import Path
 import daily_folds
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from stand_ins import classifier_file
+from stand_ins import classifier_file, script_output
 
 from skelact.annotations import Annotation, AnnotationSet, open_annotations, save_annotations
 from skelact.skeleton import COCO
 
 CLASSES = ("clap", *(name for names in daily_folds.KEPT_OUT for name in names), "unknown", "walk")
-
-
-def called(*arguments: object) -> str:
-    result = CliRunner().invoke(daily_folds.main, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture
@@ -38,7 +31,7 @@ def folds(tmp_path: Path) -> Path:
         extra = {"source": source, "group": group}
         samples.append(Annotation(f"{n}{own}", keypoint, score, (480, 640), CLASSES.index(name), extra))
     save_annotations(AnnotationSet(samples, {}, CLASSES, COCO.name), tmp_path / "data.pkl")
-    called("make", tmp_path / "data.pkl", "--out", tmp_path / "folds")
+    script_output(daily_folds.main, "make", tmp_path / "data.pkl", "--out", tmp_path / "folds")
     return tmp_path / "folds"
 
 
@@ -62,10 +55,13 @@ def test_sources_and_pose_models_are_told_apart_and_the_threshold_is_that_of_the
     folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daily_folds, "KEPT_OUT", daily_folds.KEPT_OUT[:1] * 3)
-    called("make", folds.parent / "data.pkl", "--out", folds)
+    script_output(daily_folds.main, "make", folds.parent / "data.pkl", "--out", folds)
     classifier_file(tmp_path / "network.safetensors", CLASSES)
     rows = [
-        json.loads(line) for line in called("measure", folds, "--model", tmp_path / "network.safetensors").splitlines()
+        json.loads(line)
+        for line in script_output(
+            daily_folds.main, "measure", folds, "--model", tmp_path / "network.safetensors"
+        ).splitlines()
     ]
     assert [row.get("source") for row in rows] == ["home", "home, own", None, None]
     assert [row.get("samples") for row in rows[:2]] == [9, 9]

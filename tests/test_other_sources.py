@@ -9,20 +9,13 @@ from typing import Any
 import numpy as np
 import other_sources
 import pytest
-from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
-from stand_ins import classifier_file
+from stand_ins import classifier_file, script_output
 
 from skelact.annotations import Annotation, AnnotationSet, save_annotations
 from skelact.checkpoint import load_checkpoint
 from skelact.skeleton import COCO
 from skelact.structures import Array
-
-
-def asked(*arguments: object) -> str:
-    result = CliRunner().invoke(other_sources.main, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture
@@ -68,8 +61,11 @@ def test_nothing_linear_tells_two_groups_apart_after_an_erasure() -> None:
 
 def test_a_head_is_made_blind_to_where_samples_are_from(data: Path, tmp_path: Path) -> None:
     before, after = classifier_file(tmp_path / "before.safetensors", ("stay", "go")), tmp_path / "after.safetensors"
-    asked("erase", data, before, "--out", after)
-    told = {path: json.loads(asked("telling", data, "--model", path)) for path in (before, after)}
+    script_output(other_sources.main, "erase", data, before, "--out", after)
+    told = {
+        path: json.loads(script_output(other_sources.main, "telling", data, "--model", path))
+        for path in (before, after)
+    }
     assert told[before]["classes"] == ["go", "stay"]
     assert told[before]["features"] > 0.9
     assert told[after]["features"] == told[before]["features"], "the layers below the head are as they were"
