@@ -24,23 +24,27 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+import torch.nn.functional as F
 from experiment import scores_of
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
 from skelact.annotations import Annotation, AnnotationSet, open_annotations
 from skelact.calibration import calibrate
 from skelact.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skelact.classifier import Classifier
 from skelact.clips import prepare_clips
+from skelact.recipes import TrainSettings
 from skelact.structures import Array
 
 MIN_SAMPLES = 20  # of a class in a source
 FOLDS = 5
 NUM_CLIPS = 10
+LABEL_SMOOTHING = TrainSettings.label_smoothing
 SOURCES = ("jhmdb", "weizmann", "home", "drawn")
 
 
@@ -152,35 +156,65 @@ def telling(data: Path, model: str, sources: str) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 @click.option("--sources", default=",".join(SOURCES), show_default=True)
 @click.option("--ridge", default=0.01, show_default=True, help="Of the covariance, in mean variances.")
-def erase(data: Path, checkpoint: Path, out: Path, sources: str, ridge: float) -> None:
+@click.option("--hold", default=0.01, show_default=True, help="How strongly the head is held to what it was.")
+def erase(data: Path, checkpoint: Path, out: Path, sources: str, ridge: float, hold: float) -> None:
     """Make the head of CHECKPOINT blind to what tells the sources of DATA's training split apart.
 
     Features lose, for each two sources, the direction along which the means of the classes that they share differ. The
-    head's weights take this in. Scores are calibrated anew where there is a split val; all else is as before.
+    head's weights take this in, after they have been fitted to what is left, on the training split. Scores are
+    calibrated anew where there is a split val; all else is as before.
     """
     network = load_checkpoint(checkpoint)
     dataset = open_annotations(data)
     train = replace(dataset, annotations=[dataset.annotations[k] for k in dataset.indices("train")], split={})
-    channels = network.model.channels[-1]
+    whole = features_of(list(train.annotations), network)
+    row = {sample.frame_dir: k for k, sample in enumerate(train.annotations)}
+    channels = whole.shape[1]
     matrix, shift = np.eye(channels), np.zeros(channels)  # what is done to features so far: x @ matrix.T + shift
     for two in combinations(sources.split(","), 2):
         samples, source, weight = two_sources(train, two)
         if not samples:
             continue
-        features = features_of(samples, network) @ matrix.T + shift
+        features = whole[[row[sample.frame_dir] for sample in samples]] @ matrix.T + shift
         projection, offset = erasure(features, source == two[0], weight, ridge)
         matrix, shift = projection @ matrix, projection @ shift + offset
         click.echo(f"{two[0]}, {two[1]}: {len(samples)} samples", err=True)
+    labels = np.array([sample.label for sample in train.annotations])
+    head, bias = (network.state_dict[f"cls_head.fc.{name}"].double() for name in ("weight", "bias"))
+    head, bias = fitted_head(head, bias, whole @ matrix.T + shift, labels, hold)
     weights = dict(network.state_dict)
-    head = weights["cls_head.fc.weight"].double()
-    weights["cls_head.fc.bias"] = (weights["cls_head.fc.bias"].double() + head @ torch.from_numpy(shift)).float()
+    weights["cls_head.fc.bias"] = (bias + head @ torch.from_numpy(shift)).float()
     weights["cls_head.fc.weight"] = (head @ torch.from_numpy(matrix)).float()
     blind = replace(network, state_dict=weights)
     save_checkpoint(blind, out)
     if "val" in dataset.split:
-        scores, labels = scores_of(out, data, "val", NUM_CLIPS)
-        calibration = calibrate(np.log(np.maximum(scores, 1e-12)), labels, "val")
+        scores, truth = scores_of(out, data, "val", NUM_CLIPS)
+        calibration = calibrate(np.log(np.maximum(scores, 1e-12)), truth, "val")
         save_checkpoint(replace(blind, metrics={**network.metrics, "calibration": asdict(calibration)}), out)
+
+
+def fitted_head(weight: Tensor, bias: Tensor, features: Array, labels: Array, hold: float) -> tuple[Tensor, Tensor]:
+    """The head that suits features best: as training would have it, but held to what it was.
+
+    Args:
+        weight, bias: (classes, C) and (classes,) that it was.
+        features: (N, C).
+        labels: (N,).
+        hold: times half the squared distance from them, added to the mean cross entropy.
+    """
+    x, truth = torch.from_numpy(features), torch.from_numpy(labels)
+    head = [tensor.clone().requires_grad_() for tensor in (weight, bias)]
+    search = torch.optim.LBFGS(head, max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        search.zero_grad()
+        told = F.cross_entropy(F.linear(x, *head), truth, label_smoothing=LABEL_SMOOTHING)
+        told = told + hold / 2 * (head[0] - weight).square().sum()
+        told.backward()
+        return told
+
+    search.step(loss)
+    return head[0].detach(), head[1].detach()
 
 
 @main.command("left-out")

@@ -154,6 +154,7 @@ class PlainSTGCNPP(nn.Module):
 @click.option("--threads", type=click.IntRange(1), help="Default: torch's own choice.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 @click.option("--amp", is_flag=True, help="Train in 16 bits.")
+@click.option("--alone", default=0.0, help="Train with this share of clips of one person, for skelact's --skip-empty.")
 def main(
     predict: bool,
     batch_size: int,
@@ -164,6 +165,7 @@ def main(
     threads: int | None,
     device: str,
     amp: bool,
+    alone: float,
 ) -> None:
     """Time both networks in turns: a training step (forward, backward, SGD), or predictions."""
     torch.manual_seed(0)
@@ -185,7 +187,8 @@ def main(
                 times = time_predictions(plain.eval(), network, num_clips, shape, steps, device)
                 told[f"{name}, {num_clips} at a time"] = times
     else:
-        told |= time_training(plain, ours, batch_size, shape, steps, device, amp)
+        ours.skip_empty = alone > 0
+        told |= time_training(plain, ours, batch_size, shape, steps, device, amp, alone)
     click.echo(json.dumps(told, indent=2))
 
 
@@ -217,10 +220,18 @@ def time_predictions(
 
 
 def time_training(
-    plain: nn.Module, ours: nn.Module, batch_size: int, shape: tuple[int, ...], steps: int, device: str, amp: bool
+    plain: nn.Module,
+    ours: nn.Module,
+    batch_size: int,
+    shape: tuple[int, ...],
+    steps: int,
+    device: str,
+    amp: bool,
+    alone: float,
 ) -> dict[str, Any]:
     """Clips/s of a training step with either network."""
     clips = torch.randn(batch_size, *shape, device=device)
+    clips[: round(alone * batch_size), 1:] = 0
     labels = torch.randint(0, 60, (batch_size,), device=device)
     networks = (plain, ours)
     optimizers = {net: torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, nesterov=True) for net in networks}

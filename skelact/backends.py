@@ -193,7 +193,10 @@ class OpenVinoNetwork:
         return prepared
 
     def infer_each(self, prepared: Iterable[tuple[Named, Array]]) -> Iterator[tuple[Named, tuple[int, ...], Array]]:
-        """Through the network, several pictures at a time: the name, shape and raw answer of each, in order."""
+        """Through the network, several pictures at a time: the name, shape and raw answer of each, in order.
+
+        An answer lies in the network's memory until the next one is asked for.
+        """
         busy: deque[tuple[Named, tuple[int, ...], Any]] = deque()
 
         def oldest() -> tuple[Named, tuple[int, ...], Array]:
@@ -232,7 +235,7 @@ class OpenVinoNetwork:
     def stages(self, images: Sequence[Array]) -> dict[str, Callable[[], int]]:
         """The steps of ``detect_each`` alone, to be timed; each tells for how many pictures it was done."""
         prepared = [((k, image.shape), self.prepare(image)) for k, image in enumerate(images)]
-        answers = list(self.infer_each(prepared))
+        answers = [(name, shape, answer.copy()) for name, shape, answer in self.infer_each(prepared)]
 
         def read() -> int:
             for (_, img_shape), shape, answer in answers:
@@ -286,9 +289,9 @@ def surest(found: Array, num_classes: int, end2end: bool, conf: float, max_det: 
 
 
 def _answer(request: Any) -> Array:
-    """A copy of a request's answer, once it is there."""
+    """A request's answer, once it is there; the request's next one takes its place."""
     request.wait()
-    answer: Array = request.get_output_tensor().data.copy()
+    answer: Array = request.get_output_tensor().data
     return answer
 
 

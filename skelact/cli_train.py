@@ -79,6 +79,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a dataset that does not tell.")
 @click.option("--init", metavar="NAME|PATH", help="Fine-tune this zoo model or checkpoint; a head that differs is new.")
 @click.option("--freeze", is_flag=True, help="Train the head only.")
+@click.option("--skip-empty", is_flag=True, help="Compute slots without a person once: faster where most are empty.")
 @click.option("--amp", is_flag=True, help="16-bit floats where they are safe.")
 @click.option("--compile", is_flag=True, help="Have torch compile the network.")
 @click.option("--deterministic", is_flag=True, help="Only deterministic operations, on a GPU too.")

@@ -310,12 +310,13 @@ def single_bodies(keypoint: Array, bbox: Array, bbox_score: Array) -> Array:
     Returns:
         Indices of those to keep, in order.
     """
+    height = bbox[:, 3] - bbox[:, 1]
+    distance = np.linalg.norm(keypoint[:, None] - keypoint, axis=-1).mean(axis=-1)
+    alike = distance < SAME_BODY * np.maximum(height[:, None], height)
     kept: list[int] = []
-    for i in np.argsort(-bbox_score, kind="stable"):
-        heights = np.maximum(bbox[kept, 3] - bbox[kept, 1], bbox[i, 3] - bbox[i, 1])
-        distance = np.linalg.norm(keypoint[kept] - keypoint[i], axis=-1).mean(axis=-1)
-        if not (distance < SAME_BODY * heights).any():
-            kept.append(int(i))
+    for i in np.argsort(-bbox_score, kind="stable").tolist():
+        if not alike[i, kept].any():
+            kept.append(i)
     return np.array(sorted(kept), np.int64)
 
 

@@ -40,6 +40,7 @@ class TrainSettings:
         split, val_split: names in the dataset; with no ``val_split``, or ``none``, the last epoch is the best.
         val_every: epochs from one validation to the next.
         freeze: train the head only.
+        skip_empty: compute the slots of clips in which nobody is once a step (``model.STGCNPP``).
         amp: 16-bit floats where they are safe.
         compile: have torch compile the network.
         deterministic: only deterministic operations, on a GPU too.
@@ -73,6 +74,7 @@ class TrainSettings:
     val_split: str | None = None
     val_every: int = 1
     freeze: bool = False
+    skip_empty: bool = False
     amp: bool = False
     compile: bool = False
     deterministic: bool = False

@@ -316,6 +316,7 @@ class _Run:
         torch.manual_seed(settings.seed)
         self.network = _network(job).to(here.device)
         self.network.cls_head.dropout = settings.dropout
+        self.network.skip_empty = settings.skip_empty
         if settings.freeze:
             self.network.backbone.requires_grad_(False)
         self.average = Average(self.network, settings.ema) if settings.ema else None

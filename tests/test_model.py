@@ -138,6 +138,33 @@ def test_slots_are_treated_alike_and_an_empty_one_adds_a_constant() -> None:
         torch.testing.assert_close(model(torch.cat([one, one], dim=1)), model(one), rtol=1e-4, atol=1e-5)
 
 
+def with_empty_slots() -> torch.Tensor:
+    """Four clips of three slots: one person, three, two, nobody."""
+    x = clips(4, num_persons=3)
+    x[0, 1:] = x[2, 0] = x[3] = 0
+    return x
+
+
+def test_empty_slots_that_are_computed_once_leave_the_logits_as_they_are() -> None:
+    model, x, rows = tiny(), with_empty_slots(), []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].flatten(0, 1).shape[0]))
+    plain = model(x)
+    model.skip_empty = True
+    torch.testing.assert_close(model(x), plain)
+    assert rows == [12, 7], "the six people and nobody"
+
+
+def test_empty_slots_that_are_computed_once_count_once_in_training() -> None:
+    model, other, x = tiny().train(), tiny().train(), with_empty_slots()
+    model.skip_empty = True
+    model(x).sum().backward()
+    slots = x.flatten(0, 1)
+    other(torch.cat([torch.zeros_like(slots[:1]), slots[slots.flatten(1).any(1)]])[:, None])
+    for (name, ours), theirs in zip(model.named_buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_the_graph_decides_which_joints_talk() -> None:
     """In one graph unit a joint hears itself and its neighbours only."""
     model = tiny()

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import other_sources
 import pytest
+import torch
+import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from stand_ins import classifier_file, script_output
 
@@ -72,3 +74,15 @@ def test_a_head_is_made_blind_to_where_samples_are_from(data: Path, tmp_path: Pa
     assert told[after]["seen_by_head"] <= 0.6 < told[before]["seen_by_head"]
     calibration = load_checkpoint(after).metrics["calibration"]
     assert (calibration["split"], calibration["num_samples"]) == ("val", 20)
+
+
+def test_a_head_finds_what_is_left_of_the_classes() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 200)
+    features = rng.normal(size=(200, 3)) + 4 * np.eye(3)[labels]
+    weight, bias = torch.zeros(2, 3, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    free, held = (other_sources.fitted_head(weight, bias, features, labels, hold) for hold in (0.01, 1000.0))
+    answers = F.linear(torch.from_numpy(features), *free)
+    assert (answers.argmax(1).numpy() == labels).mean() > 0.98
+    assert held[0].abs().max() < 0.01, "held to what it was"
+    assert not weight.any()

@@ -297,6 +297,15 @@ def test_a_checkpoint_that_does_not_fit_is_no_start(
         train(tmp_path / "other.pkl", tmp_path / "run", replace(QUICK, **change), init=first.best, progress=False)
 
 
+def test_training_that_skips_empty_slots(data: Path, tmp_path: Path) -> None:
+    settings = replace(QUICK, num_person=2, skip_empty=True)
+    report = train(data, tmp_path / "run", settings, progress=False)
+    plain = train(data, tmp_path / "plain", replace(settings, skip_empty=False), progress=False)
+    assert report.val_top1 is not None
+    assert load_checkpoint(report.best).provenance["train"]["skip_empty"] is True
+    assert not equal(report.last, plain.last), "nobody counts less in the batch norms"
+
+
 def test_rare_classes_weigh_more(tmp_path: Path) -> None:
     whole = dataset(16)
     uneven = tuple(a.frame_dir for a in whole.annotations if a.label == 0 or a.frame_dir in ("s1", "s3"))
