@@ -174,7 +174,9 @@ def normalise_body(keypoint: Array, keypoint_score: Array | None) -> Array:
 
     A person's place in a frame is the mean of the known joints, the size their root mean square distance from it. The
     origin is the mean over persons of the median place over time, the unit twice the median size, which is about half
-    a standing person's height. Movement over time and the distance of two people from each other stay.
+    a standing person's height. Movement over time and the distance of two people from each other stay. Where never
+    more than half of the joints are seen, perhaps a single one, the size is at least a tenth of the root mean square
+    distance of the joints from the origin.
 
     Args:
         keypoint: (M, T, V, C) float32.
@@ -185,15 +187,19 @@ def normalise_body(keypoint: Array, keypoint_score: Array | None) -> Array:
     place = (keypoint * known[..., None]).sum(2) / np.maximum(count, 1)[..., None]
     square = (((keypoint - place[:, :, None]) ** 2).sum(-1) * known).sum(-1)
     size = np.sqrt(square / np.maximum(count, 1))
-    seen = count > keypoint.shape[2] / 2
-    if not (seen & (size > 0)).any():
+    seen = (count > keypoint.shape[2] / 2) & (size > 0)
+    is_part = not seen.any()
+    if is_part:
         seen = count > 0
     persons = [m for m in range(len(keypoint)) if seen[m].any()]
     if not persons:
         return np.zeros_like(keypoint)
     origin = np.mean([np.median(place[m, seen[m]], axis=0) for m in persons], axis=0)
-    unit = 2 * max(np.median(size[seen]), 1e-6)
-    return ((keypoint - origin) / unit * known[..., None]).astype(np.float32)
+    centred = (keypoint - origin) * known[..., None]
+    unit = np.median(size[seen])
+    if is_part:
+        unit = max(unit, np.sqrt((centred**2).sum() / known.sum()) / 10, 1e-6)
+    return (centred / (2 * unit)).astype(np.float32)
 
 
 def known_joints(keypoint: Array, keypoint_score: Array | None) -> Array:

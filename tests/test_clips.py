@@ -16,6 +16,7 @@ from skelact.clips import (
     gather,
     normalise_2d,
     normalise_3d,
+    normalise_body,
     prepare_clips,
     resample,
     stream_features,
@@ -470,6 +471,18 @@ def test_what_is_not_known_stays_at_the_origin() -> None:
     clip = prepare_clips(*walker(), None, OWN)
     assert not clip[0, 0, :, 3].any()
     assert not clip[0, 1].any(), "nor is there anybody in the second slot"
+
+
+def test_a_hand_that_is_all_that_is_seen_stays_within_bounds() -> None:
+    """One joint has no size to scale by, and must not blow up the statistics of those who are trained with it."""
+    keypoint = np.zeros((1, 40, 17, 2), np.float32)
+    score = np.zeros((1, 40, 17), np.float32)
+    score[0, 10:30, 10] = 0.3
+    keypoint[0, 10:30, 10] = np.linspace((300, 200), (340, 260), 20)
+    moving = np.abs(normalise_body(keypoint, score))
+    assert 1 < moving.max() < 10
+    keypoint[0, 10:30, 10] = (300, 200)
+    assert not normalise_body(keypoint, score).any(), "it does not move"
 
 
 def test_nobody_gives_zeros() -> None:
