@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import drawn_people
+import loop_video
 import pytest
 import stand_ins
 from click.testing import CliRunner
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 import skelact.benchmarking
 from skelact.benchmarking import Stage, _floor
 from skelact.cli import main
+from skelact.video import read_frames
 
 STAGES = ["decode", "letterbox", "pose", "post-process", "track", "clips", "classify", "draw", "encode"]
 
@@ -68,3 +70,13 @@ def test_the_floor_is_what_two_stages_side_by_side_take() -> None:
     assert _floor(pose, decode, cores=2) == 12, "both cores are busy all the time"
     assert _floor(pose, decode, cores=8) == 10, "the network is what takes longest"
     assert _floor(Stage("pose", 1, 1), decode, cores=8) == 4
+
+
+def test_a_video_is_looped_frame_by_frame(video: Path) -> None:
+    out = video.with_name("looped.mp4")
+    stand_ins.script_output(loop_video.main, video, out, "--times", 3)
+    once, thrice = list(read_frames(video)), list(read_frames(out))
+    assert len(thrice) == 3 * len(once)
+    for k, frame in enumerate(thrice):
+        assert frame.time_s == pytest.approx(k / 12, abs=1e-3)
+        assert (frame.image == once[k % len(once)].image).all()
