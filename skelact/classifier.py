@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from torch import nn
 from skelact.annotations import Annotation
 from skelact.calibration import temperature_of, threshold_of
 from skelact.checkpoint import Checkpoint, load_checkpoint
-from skelact.clips import ClipSettings, check_keypoint, prepare_clips
+from skelact.clips import ClipSettings, check_keypoint, prepare_clips, prepare_streams
 from skelact.errors import SkelactError
 from skelact.exported import is_exported, load_exported
 from skelact.files import sha256_of
@@ -151,16 +150,21 @@ class Classifier:
         """
         import torch
 
+        settings = [member.checkpoint.clips for member in self.members]
+        longest = max(each.clip_len for each in settings)
+        at_once = max(1, FRAMES_AT_ONCE // longest) if self.device == "cpu" else CLIPS_AT_ONCE_ON_GPU
+        step = max(1, at_once // num_clips)
+        logits: list[list[Any]] = [[] for _ in settings]
+        with torch.inference_mode():
+            for k in range(0, len(samples), step):
+                parts = (_prepared(sample, img_shape, settings, num_clips) for sample in samples[k : k + step])
+                prepared = zip(*parts, strict=True)
+                for network, clips, found in zip(self.networks, prepared, logits, strict=True):
+                    for batch in torch.from_numpy(np.concatenate(clips)).split(at_once):
+                        found.append(network(batch.to(self.device))[:, self.scored])
         total = np.zeros((len(samples), len(self.scored)))
-        for member, network in zip(self.members, self.networks, strict=True):
-            settings = member.checkpoint.clips
-            at_once = max(1, FRAMES_AT_ONCE // settings.clip_len) if self.device == "cpu" else CLIPS_AT_ONCE_ON_GPU
-            clips = (clip for sample in samples for clip in prepare_clips(*sample, img_shape, settings, num_clips))
-            logits = []
-            with torch.inference_mode():
-                while part := list(itertools.islice(clips, at_once)):
-                    logits.append(network(torch.from_numpy(np.stack(part)).to(self.device))[:, self.scored])
-                scores = (torch.cat(logits).double() / member.temperature).softmax(dim=1)
+        for member, found in zip(self.members, logits, strict=True):
+            scores = (torch.cat(found).double() / member.temperature).softmax(dim=1)
             softmax = scores.unflatten(0, (len(samples), num_clips)).mean(dim=1).cpu().numpy()
             if not np.isfinite(softmax).all():
                 raise SkelactError(f"{member.name}: its scores are no numbers: the weights or the poses are damaged")
@@ -234,6 +238,18 @@ def checked_fusion_weights(weights: Sequence[float] | None, count: int, what: st
     if not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
         raise SkelactError(f"fusion weights: expected positive numbers, found {', '.join(map(str, weights))}")
     return list(weights)
+
+
+def _prepared(
+    sample: tuple[Array, Array | None],
+    img_shape: tuple[int, int] | None,
+    settings: Sequence[ClipSettings],
+    num_clips: int,
+) -> list[Array]:
+    """The clips of one sample for each network."""
+    if len({replace(each, stream="joint") for each in settings}) == 1:
+        return list(prepare_streams(*sample, img_shape, settings, num_clips))
+    return [prepare_clips(*sample, img_shape, each, num_clips) for each in settings]
 
 
 def check_takes_video(name: str, clips: ClipSettings) -> None:

@@ -7,7 +7,7 @@ sampling, their steps and their order, are those of PYSKL (arXiv 2205.09443) and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -100,15 +100,36 @@ def prepare_clips(
     Raises:
         SkelactError: the keypoints are of another layout or dimension, or empty.
     """
+    return next(prepare_streams(keypoint, keypoint_score, img_shape, [settings], num_clips))
+
+
+def prepare_streams(
+    keypoint: Array,
+    keypoint_score: Array | None,
+    img_shape: tuple[int, int] | None,
+    streams: Sequence[ClipSettings],
+    num_clips: int = 1,
+) -> Iterator[Array]:
+    """The clips of one sample for several streams, as ``prepare_clips`` makes them; what they share is done once.
+
+    Args:
+        keypoint, keypoint_score, img_shape, num_clips: as for ``prepare_clips``.
+        streams: settings that differ in their stream only.
+    """
+    settings = streams[0]
     check_keypoint(keypoint, settings)
     keypoint, score = normalise(keypoint, keypoint_score, img_shape, settings)
     num_frames = keypoint.shape[1]
     if settings.sampling == "interpolate":
         times = test_times(num_frames, settings.clip_len, num_clips)
-        clips = [stream_features(*resample(keypoint, score, each), settings) for each in times]
-        return np.concatenate([gather(clip, np.arange(settings.clip_len)[None], settings) for clip in clips])
-    features = stream_features(keypoint, score, settings)
-    return gather(features, test_frame_inds(num_frames, settings.clip_len, num_clips), settings)
+        resampled = [resample(keypoint, score, each) for each in times]
+        whole = np.arange(settings.clip_len)[None]
+        for stream in streams:
+            yield np.concatenate([gather(stream_features(*clip, stream), whole, stream) for clip in resampled])
+    else:
+        frame_inds = test_frame_inds(num_frames, settings.clip_len, num_clips)
+        for stream in streams:
+            yield gather(stream_features(keypoint, score, stream), frame_inds, stream)
 
 
 def check_keypoint(keypoint: Array, settings: ClipSettings) -> None:

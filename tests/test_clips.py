@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,7 @@ from skelact.clips import (
     normalise_3d,
     normalise_body,
     prepare_clips,
+    prepare_streams,
     resample,
     stream_features,
     tracks_keypoint,
@@ -483,6 +485,14 @@ def test_a_hand_that_is_all_that_is_seen_stays_within_bounds() -> None:
     assert 1 < moving.max() < 10
     keypoint[0, 10:30, 10] = (300, 200)
     assert not normalise_body(keypoint, score).any(), "it does not move"
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "interpolate"])
+def test_streams_that_are_prepared_together(sampling: str) -> None:
+    streams = [replace(OWN, stream=stream, sampling=sampling) for stream in STREAMS]
+    together = prepare_streams(*walker(), None, streams, num_clips=10)
+    for stream, clips_of_it in zip(streams, together, strict=True):
+        assert np.array_equal(clips_of_it, prepare_clips(*walker(), None, stream, num_clips=10)), stream.stream
 
 
 def test_nobody_gives_zeros() -> None:
