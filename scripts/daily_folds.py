@@ -7,8 +7,8 @@
 Three networks are trained, each without a third of the groups of every real source (JHMDB's tenths, Weizmann's people,
 UT-Interaction's sequences, the people of the home videos) and without three classes. ``measure`` tells, by source and
 pose model, how many of the left-out groups' samples of known classes are right; and, with the threshold for ``unknown``
-that loses a share of them in the other two networks, how many of the known ones are lost, and how many of those of the
-classes that were kept out get ``unknown``.
+that loses a share of them, or of those that are right, in the other networks, how many of the known ones are lost, and
+how many of those of the classes that were kept out get ``unknown``.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def is_unknown(scores: Array, unknown: int, threshold: float) -> Array:
 def threshold_that_loses(share: float, scores: Array, unknown: int) -> float:
     """The largest threshold below which at most a share of samples gets no name."""
     best = np.sort(np.where(scores.argmax(1) == unknown, 0.0, scores.max(1)))
-    return float(best[int(share * len(best))])
+    return float(best[int(share * len(best))]) if len(best) else 0.0
 
 
 @main.command()
@@ -127,13 +127,14 @@ def threshold_that_loses(share: float, scores: Array, unknown: int) -> float:
     "--model", "models", required=True, multiple=True, help="Checkpoints, {} for the fold; several are fused."
 )
 @click.option("--losing", default=0.1, show_default=True, help="Share of known actions that may get unknown.")
-def measure(folds: Path, models: tuple[str, ...], losing: float) -> None:
+@click.option("--fold", "chosen", multiple=True, type=int, default=range(len(KEPT_OUT)), help="Only these.")
+def measure(folds: Path, models: tuple[str, ...], losing: float, chosen: tuple[int, ...]) -> None:
     """Accuracy by source, and what becomes of known and of kept-out actions."""
     class_names = open_annotations(folds / "0.pkl").class_names or ()
     unknown = class_names.index(UNKNOWN)
-    paths = [[Path(model.format(fold)) for model in models] for fold in range(len(KEPT_OUT))]
     known, kept_out = (
-        [asked(folds / f"{fold}.pkl", split, networks) for fold, networks in enumerate(paths)] for split in SPLITS
+        [asked(folds / f"{fold}.pkl", split, [Path(model.format(fold)) for model in models]) for fold in chosen]
+        for split in SPLITS
     )
     whole = Asked.all_of(known)
     right = whole.scores.argmax(1) == whole.labels
@@ -144,15 +145,20 @@ def measure(folds: Path, models: tuple[str, ...], losing: float) -> None:
         row = {"source": origin, "samples": int(of_it.sum()), "top1": top1, "mean_class": mean_class}
         click.echo(json.dumps(row))
     named = [each.only(each.labels != unknown) for each in known]
-    thresholds = []
-    for one in named:
-        others = np.concatenate([each.scores for each in named if each is not one])
-        thresholds.append(threshold_that_loses(losing, others, unknown))
-    for title, parts in zip(SPLITS, (named, kept_out), strict=True):
-        labels = np.concatenate([part.labels for part in parts])
-        lost = np.concatenate([is_unknown(a.scores, unknown, t) for a, t in zip(parts, thresholds, strict=True)])
-        by_name = {class_names[label]: round(float(lost[labels == label].mean()), 2) for label in sorted(set(labels))}
-        click.echo(json.dumps({"actions": title, "called_unknown": round(float(lost.mean()), 3), "of_class": by_name}))
+    right_ones = [each.only(each.scores.argmax(1) == each.labels) for each in named]
+    for counted, sets in (("known", named), ("right", right_ones)):
+        thresholds = []
+        for k in range(len(sets)):
+            others = np.concatenate([each.scores for each in sets[:k] + sets[k + 1 :]])
+            thresholds.append(threshold_that_loses(losing, others, unknown))
+        for actions, parts in (("known", named), ("right", right_ones), ("kept_out", kept_out)):
+            labels = np.concatenate([part.labels for part in parts])
+            if not len(labels):  # none is right
+                continue
+            lost = np.concatenate([is_unknown(a.scores, unknown, t) for a, t in zip(parts, thresholds, strict=True)])
+            of_class = {class_names[c]: round(float(lost[labels == c].mean()), 2) for c in sorted(set(labels))}
+            row = {"losing": f"{losing} of {counted}", "actions": actions}
+            click.echo(json.dumps({**row, "called_unknown": round(float(lost.mean()), 3), "of_class": of_class}))
 
 
 if __name__ == "__main__":

@@ -63,9 +63,13 @@ def test_sources_and_pose_models_are_told_apart_and_the_threshold_is_that_of_the
             daily_folds.main, "measure", folds, "--model", tmp_path / "network.safetensors"
         ).splitlines()
     ]
-    assert [row.get("source") for row in rows] == ["home", "home, own", None, None]
+    assert [row.get("source") for row in rows[:2]] == ["home", "home, own"]
     assert [row.get("samples") for row in rows[:2]] == [9, 9]
-    known, kept_out = rows[2:]
+    told = [(row["losing"], row["actions"]) for row in rows[2:]]
+    assert told == [
+        (f"0.1 of {counted}", actions) for counted in ("known", "right") for actions in ("known", "kept_out")
+    ]
+    known, kept_out = rows[2:4]  # none of it is right
     assert set(known["of_class"]) == {"clap", "walk"}, "what has no name can't be lost"
     assert set(kept_out["of_class"]) == {"golf swing"}
 
