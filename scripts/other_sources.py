@@ -41,7 +41,7 @@ from skelact.clips import prepare_clips
 from skelact.recipes import TrainSettings
 from skelact.structures import Array
 
-MIN_SAMPLES = 20  # of a class in a source
+MIN_SAMPLES = 20  # of a class in a source, to ask who tells them apart; half of it to see that nobody can
 FOLDS = 5
 NUM_CLIPS = 10
 LABEL_SMOOTHING = TrainSettings.label_smoothing
@@ -66,7 +66,9 @@ def class_name_of(sample: Annotation, dataset: AnnotationSet) -> str:
     return (dataset.class_names or ())[sample.label or 0]
 
 
-def two_sources(dataset: AnnotationSet, two: Sequence[str]) -> tuple[list[Annotation], Array, Array]:
+def two_sources(
+    dataset: AnnotationSet, two: Sequence[str], min_samples: int = MIN_SAMPLES
+) -> tuple[list[Annotation], Array, Array]:
     """The samples of classes that two sources share, their sources, and weights with which each class counts as much
     in one source as in the other: else the mixture of classes would tell the source."""
     found: dict[str, dict[str, list[Annotation]]] = {}
@@ -74,7 +76,7 @@ def two_sources(dataset: AnnotationSet, two: Sequence[str]) -> tuple[list[Annota
         if sample.extra["source"] in two:
             of_class = found.setdefault(class_name_of(sample, dataset), {})
             of_class.setdefault(str(sample.extra["source"]), []).append(sample)
-    shared = [parts for parts in found.values() if len(parts) == 2 and min(map(len, parts.values())) >= MIN_SAMPLES]
+    shared = [parts for parts in found.values() if len(parts) == 2 and min(map(len, parts.values())) >= min_samples]
     cells = [each for parts in shared for each in parts.values()]
     samples = [sample for each in cells for sample in each]
     weight = np.array([1 / len(each) for each in cells for _ in each])
@@ -172,7 +174,7 @@ def erase(data: Path, checkpoint: Path, out: Path, sources: str, ridge: float, h
     channels = whole.shape[1]
     matrix, shift = np.eye(channels), np.zeros(channels)  # what is done to features so far: x @ matrix.T + shift
     for two in combinations(sources.split(","), 2):
-        samples, source, weight = two_sources(train, two)
+        samples, source, weight = two_sources(train, two, MIN_SAMPLES // 2)
         if not samples:
             continue
         features = whole[[row[sample.frame_dir] for sample in samples]] @ matrix.T + shift
