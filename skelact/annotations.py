@@ -28,6 +28,7 @@ logger = logging.getLogger("skelact")
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 PICKLE_FPS = 30.0  # where a pickle does not tell
+MAX_CLASSES = 1 << 16  # beyond, a label is no class index but a mistake
 SMALL = 64 << 20  # bytes; files up to here are loaded as a whole
 _INDEX_VERSION = 1
 
@@ -408,13 +409,18 @@ def _dataset(path: str | Path, content: Any, file: StoredFile | None = None) -> 
         others = file.resolve(others) if file else others
         try:
             split = {str(name): tuple(map(str, names)) for name, names in (others.get("split") or {}).items()}
-            class_names = tuple(map(str, others.get("class_names") or ())) or None
+            names = others.get("class_names") or ()
+            if isinstance(names, str):
+                raise TypeError(f"the text {names!r}")
+            class_names = tuple(map(str, names)) or None
         except (AttributeError, TypeError, ValueError) as error:
             raise SkelactError(
                 f'{path}: expected "split" as {{name: [frame_dir, ...]}} and "class_names" as a list, found {error}'
             ) from None
         layout = str(others["layout"]) if others.get("layout") else None
         provenance = others.get("provenance") or {}
+        if not isinstance(provenance, Mapping):
+            raise SkelactError(f'{path}: expected "provenance" as a dict, found a {type(provenance).__name__}')
     if not isinstance(samples, list) or not all(isinstance(sample, Mapping) for sample in samples):
         found = f"a dict with {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
         raise SkelactError(
@@ -479,6 +485,8 @@ def _read(path: str | Path, index: int, sample: Mapping[str, Any], file: StoredF
         if np.size(label) != 1 or np.asarray(label).dtype.kind not in "iu":
             raise wrong("label", "a class index", repr(label))
         label = int(np.ravel(label)[0])
+    if label is not None and label >= MAX_CLASSES:
+        raise wrong("label", f"a class index below {MAX_CLASSES}", label)
     return Annotation(
         frame_dir=name,
         keypoint=keypoint,  # type: ignore[arg-type]  # or what stands for one

@@ -23,7 +23,7 @@ from skelact.cli_live import live
 from skelact.cli_report import report
 from skelact.cli_train import train
 from skelact.cli_weights import weights
-from skelact.errors import SkelactError
+from skelact.errors import SkelactError, harmless
 
 if TYPE_CHECKING:
     from skelact.pipeline import SourceResult
@@ -40,7 +40,7 @@ class SkelactGroup(click.Group):
         except SkelactError as error:
             if ctx.params.get("debug"):
                 raise
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(harmless(str(error))) from error
         except ImportError as error:
             if ctx.params.get("debug") or "cannot open shared object file" not in str(error):
                 raise
@@ -173,6 +173,8 @@ def predict(
     """
     if json_path == "-" and csv_path == "-":
         raise click.UsageError("--json and --csv cannot both go to stdout")
+    if options["ray_address"] and options["engine"] != "ray":
+        raise click.UsageError("--ray-address is of --engine ray")
     if options["blur_faces"] and not options["out_video"]:
         raise click.UsageError("--blur-faces hides faces in the overlay: add --out-video")
     outputs = (json_path, csv_path, *(options[kind] for kind in ("out_video", "srt", "vtt", "eaf")))
@@ -185,12 +187,11 @@ def predict(
     from skelact.files import check_writable
     from skelact.skeleton import load_layout
 
-    if classes is not None and not _split(classes):
-        raise click.UsageError("--classes: expected names of classes")
+    chosen = None if classes is None else cli_options.class_names(classes)
     json_dir = json_path if json_path and (json_path.endswith("/") or Path(json_path).is_dir()) else None
     for output in (f"{json_dir}/result.json" if json_dir else json_path, csv_path):
         if output not in (None, "-"):
-            check_writable(pipeline.not_a_source(Path(str(output)), [Path(source) for source in sources]))
+            check_writable(str(output), [*sources, *models, layout, class_names])
     if quiet:
         logging.getLogger("skelact").setLevel(logging.ERROR)
     out = sys.stderr if "-" in (json_path, csv_path) else sys.stdout
@@ -203,7 +204,7 @@ def predict(
     predictions = pipeline.predict(
         sources,
         models or pipeline.DEFAULT_MODEL,
-        classes=_split(classes),
+        classes=chosen,
         clips=int(clips),
         layout=load_layout(layout) if layout else None,
         class_names=tuple(name.strip() for name in names if name.strip()) or None,
@@ -226,13 +227,6 @@ def predict(
         raise click.ClickException(f"{failed} of {len(predictions.results)} sources failed")
     if failed:
         context.exit(1)
-
-
-def _split(names: str | None) -> list[str] | None:
-    """Class names hold commas here and there, so ``;`` separates too."""
-    if names is None:
-        return None
-    return [name.strip() for name in names.split(";" if ";" in names else ",") if name.strip()]
 
 
 def _tell_granularity(result: SourceResult) -> None:
@@ -328,14 +322,21 @@ def info(
     if (show is None) != (out is None):
         raise click.UsageError("--show and --out go together")
     if is_dataset(path):
+        if stream:
+            raise click.UsageError("--stream is for checkpoints")
         dataset_info(path, chosen, json_path, plot, show, out)
         return
     if plot or show:
         raise click.UsageError("--plot and --show are for datasets, .pkl files")
+    from pathlib import Path
+
     from skelact import inspect_checkpoint, writers
+    from skelact.files import not_a_source
 
     reports = inspect_checkpoint(path, stream, chosen)
     if json_path:
+        if json_path != "-":
+            not_a_source(Path(json_path), [Path(path), *([Path(layout)] if layout else [])])
         writers.write_json({"schema_version": writers.SCHEMA_VERSION, "checkpoints": reports}, json_path)
     if json_path != "-":
         for report in reports:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from skelact import cli_options
 from skelact.errors import SkelactError
 
 # As converters.FORMATS, which is too heavy to import for a help text; a test compares them.
@@ -16,7 +17,8 @@ FORMATS = (
     *("mediapipe-json", "annotations"),
 )
 
-SECONDS = click.FloatRange(0, min_open=True)
+SECONDS = cli_options.Number(0, min_open=True)
+LISTED_SUFFIXES = (".skeleton", ".json", ".avi", ".mp4")  # of files, in lists of samples to leave out
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -41,7 +43,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
 )
 @click.option("--to-layout", type=click.Choice(["coco", "openpose"]), help="Give the poses these 17 or 18 joints.")
 @click.option("--labels", type=click.Path(), metavar="CSV", help="Rows of path, label[, split]; names or indices.")
-@click.option("--fps", type=click.FloatRange(0, min_open=True), metavar="N", help="Frames per second, kept with them.")
+@click.option("--fps", type=SECONDS, metavar="N", help="Frames per second, kept with them.")
 @click.option("--img-shape", callback=_size, metavar="HxW", help="Picture size in pixels, if the files don't tell.")
 @click.option("--exclude", type=click.Path(), metavar="LIST", help="Text file with samples to leave out, one a line.")
 @click.option(
@@ -75,6 +77,7 @@ def convert(
         skelact convert long.pkl --window 2 --step 0.5 --out windows.pkl
     """
     from skelact import converters
+    from skelact.files import check_writable
 
     if options["step_s"] and not options["window_s"]:
         raise click.UsageError("--step is from one window to the next; give --window too")
@@ -83,6 +86,8 @@ def convert(
         if not quiet:
             click.echo(message, err=True)
 
+    if exclude:
+        check_writable(out, [exclude])
     if source_format is None:
         source_format = converters.detect_format(sources)
         say(f"format: {source_format}, by its content")
@@ -114,4 +119,5 @@ def _names(path: str) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SkelactError(f"{path}: expected a text file with names, found {error}") from None
-    return [Path(line.strip()).stem for line in lines if line.strip()]
+    names = [line.strip() for line in lines if line.strip()]
+    return [*names, *(Path(name).stem for name in names if Path(name).suffix.lower() in LISTED_SUFFIXES)]

@@ -54,16 +54,19 @@ def dataset_info(
     from skelact.annotations import open_annotations
     from skelact.dataset_report import inspect_dataset, plot_report
     from skelact.files import check_writable
+    from skelact.plots import check_picture
 
-    for written in (plot, None if json_path == "-" else json_path, out):
+    if plot is not None:
+        check_picture(plot, [path])
+    for written in (None if json_path == "-" else json_path, out):
         if written is not None:
-            check_writable(written)
+            check_writable(written, [path])
     if show is not None:
         assert out is not None
         _show(open_annotations(path), path, show, out, layout)
         if plot is None and json_path is None:
             return
-    report = inspect_dataset(path, progress=True)
+    report = inspect_dataset(path, progress=True, layout=layout)
     if plot is not None:
         plot_report(report, plot)
     if json_path is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,7 +65,7 @@ def test(
     Example:
         skelact test dataset.pkl --model runs/mine/best.safetensors --plot confusion.png
     """
-    _start(json_path, quiet, options["dump"], options["plot"])
+    _start(json_path, quiet, [data, *models, layout], options["dump"], options["plot"])
     import skelact
     from skelact.skeleton import load_layout
 
@@ -98,14 +98,14 @@ def fuse(dumps: tuple[str, ...], json_path: str | None, quiet: bool, **options: 
     Example:
         skelact fuse joint.pkl bone.pkl --fusion-weights 1,1
     """
-    _start(json_path, quiet, options["dump"], options["plot"])
+    _start(json_path, quiet, [*dumps, options["labels"]], options["dump"], options["plot"])
     import skelact
 
     evaluation = skelact.fuse(dumps, **options)
     _finish(evaluation, " + ".join(dumps), json_path)
 
 
-def _start(json_path: str | None, quiet: bool, *outputs: str | None) -> None:
+def _start(json_path: str | None, quiet: bool, sources: Sequence[str | None], *outputs: str | None) -> None:
     """Refuse outputs that can't be written, before the work."""
     from skelact.files import check_writable
 
@@ -113,7 +113,7 @@ def _start(json_path: str | None, quiet: bool, *outputs: str | None) -> None:
     if len({os.path.abspath(str(path)) for path in files}) < len(files):
         raise click.UsageError("--json, --dump and --plot: expected a path of its own for each")
     if json_path not in (None, "-"):
-        check_writable(str(json_path))
+        check_writable(str(json_path), sources)
     if quiet:
         logging.getLogger("skelact").setLevel(logging.ERROR)
 

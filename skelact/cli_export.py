@@ -20,7 +20,8 @@ from skelact import cli_options
     "--out",
     type=click.Path(dir_okay=False),
     metavar="PATH",
-    help="The file: .onnx, .xml (OpenVINO; its .bin lies beside it) or .torchscript. Default: beside the checkpoint.",
+    help="The file: .onnx, .xml (OpenVINO; its .bin lies beside it) or .torchscript. "
+    "Default: beside the checkpoint; of a zoo name, here.",
 )
 @cli_options.stream
 @cli_options.layout
@@ -32,7 +33,7 @@ def export(
 
     CHECKPOINT is a file or the zoo name of a single stream. The batch is dynamic; class names and clip settings are in
     the file's metadata. The file is loaded again and both networks see 20 random inputs: it is written only if no logit
-    differs by more than 0.001. predict, test and info take it as --model.
+    differs by more than 0.001. predict and test take it as --model, info too.
 
     \b
     Example:
@@ -47,7 +48,7 @@ def export(
     from skelact.skeleton import load_layout
 
     if json_path not in (None, "-"):
-        check_writable(str(json_path))
+        check_writable(str(json_path), [model, layout])
     chosen = load_layout(layout) if layout else None
     report = skelact.export(model, out, format, stream=stream, layout=chosen, command=["skelact", *sys.argv[1:]])
     if json_path:

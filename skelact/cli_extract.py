@@ -19,7 +19,7 @@ _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--backen
 @click.option("--labels", type=click.Path(), metavar="FILE.csv", help="Table of path, label[, split].")
 @click.option("--exclude", type=click.Path(), metavar="LIST", help="Text file with names of videos to leave out.")
 @click.option("--group-by", metavar="REGEX", help="What names a video's group; a group is on one side of the split.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the split.")
+@click.option("--seed", type=cli_options.SEED, default=0, show_default=True, help="Of the split.")
 @click.option("--num-person", type=click.IntRange(1), default=2, show_default=True, help="Persons to keep.")
 @click.option("--max-frames", type=click.IntRange(1), help="Take no more of a video.")
 @click.option("--stride", type=click.IntRange(1), default=1, show_default=True, help="Pose every Nth frame only.")
@@ -50,6 +50,8 @@ def extract_poses(sources: tuple[str, ...], out: str, quiet: bool, **options: An
     Example:
         skelact extract-poses videos/ --out dataset.pkl --group-by "^[^_]+"
     """
+    if options["ray_address"] and options["engine"] != "ray":
+        raise click.UsageError("--ray-address is of --engine ray")
     import skelact
 
     report = skelact.extract_poses(sources, out, progress=not quiet, command=_command(sys.argv[1:]), **options)

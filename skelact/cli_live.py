@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 @cli_options.layout
 @cli_options.offline
 @click.option(
-    "--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop after so many seconds."
+    "--duration", type=cli_options.Number(min=0, min_open=True), metavar="S", help="Stop after so many seconds."
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=cli_options.Number(min=0, min_open=True),
     default=10.0,
     show_default=True,
     metavar="S",
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 @click.option("--show", is_flag=True, help="Show the picture in a window; q or Esc ends.")
 @click.option(
     "--report-every",
-    type=click.FloatRange(min=0),
+    type=cli_options.Number(min=0),
     default=10.0,
     show_default=True,
     metavar="S",
@@ -99,6 +99,7 @@ def live(
         and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     ):
         raise SkelactError("--show: expected a screen, found none; --serve 127.0.0.1:8000 shows it in a browser")
+    names = None if classes is None else cli_options.class_names(classes)
     if quiet:
         logging.getLogger("skelact").setLevel(logging.ERROR)
     from skelact import live_session as library
@@ -119,7 +120,7 @@ def live(
         session = library.live(
             source,
             models or library.DEFAULT_MODEL,
-            classes=[name.strip() for name in classes.split(";" if ";" in classes else ",")] if classes else None,
+            classes=names,
             layout=load_layout(layout) if layout else None,
             unknown_below=unknown_below,
             window_s=window,

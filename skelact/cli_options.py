@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from skelact.roi import Region
+
+
+class Number(click.FloatRange):
+    """A number in a range; neither NaN, which is in none and passes them all, nor infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        if not math.isfinite(number := super().convert(value, param, ctx)):
+            self.fail(f"expected a number, found {value}", param, ctx)
+        return number
+
+
+SEED = click.IntRange(0, 2**32 - 1)
+
+
+def class_names(text: str) -> list[str]:
+    """``--classes``: names hold commas here and there, so ``;`` separates too."""
+    names = [name.strip() for name in text.split(";" if ";" in text else ",")]
+    if not any(names):
+        raise click.UsageError("--classes: expected names of classes")
+    return [name for name in names if name]
 
 
 def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:

@@ -24,10 +24,6 @@ def report(result: str, out: str, video: str | None, embed: bool) -> None:
     Example:
         skelact report result.json --out report.html --video overlay.mp4
     """
-    from pathlib import Path
-
-    from skelact.files import not_a_source
     from skelact.report import write_report
 
-    not_a_source(Path(out), [Path(path) for path in (result, video) if path])
     write_report(result, out, video=video, embed=embed)

@@ -45,18 +45,20 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--epochs", type=click.IntRange(1), help="The learning rate falls to 0 over them.")
 @click.option("--repeat", type=click.IntRange(1), help="Passes over the data in an epoch.")
 @click.option("--batch-size", type=click.IntRange(1), help="Clips in a step, of all processes together.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate, of a batch of 128 where scaled.")
+@click.option("--lr", type=cli_options.Number(0, min_open=True), help="Learning rate, of a batch of 128 where scaled.")
 @click.option("--auto-scale-lr/--no-auto-scale-lr", default=None, help="Scale --lr from a batch of 128 to this one.")
-@click.option("--warmup-epochs", type=click.FloatRange(0), help="The learning rate rises over them.")
-@click.option("--weight-decay", type=click.FloatRange(0), help="Of all weights.")
-@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Spread over all classes; 0: off.")
-@click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of the weights' average; 0: off.")
-@click.option("--augment", "augmentations", callback=_names, metavar="NAME,...|none", help=AUGMENTATIONS + ".")
-@click.option("--augment-strength", type=click.FloatRange(0), help="Multiplies the ranges of --augment.")
+@click.option("--warmup-epochs", type=cli_options.Number(0), help="The learning rate rises over them.")
+@click.option("--weight-decay", type=cli_options.Number(0), help="Of all weights.")
 @click.option(
-    "--mixup", type=click.FloatRange(0), help="Mix two clips and their labels, by Beta(MIXUP, MIXUP); 0: off."
+    "--label-smoothing", type=cli_options.Number(0, 1, max_open=True), help="Spread over all classes; 0: off."
 )
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="Of the head's features; 0: off.")
+@click.option("--ema", type=cli_options.Number(0, 1, max_open=True), help="Decay of the weights' average; 0: off.")
+@click.option("--augment", "augmentations", callback=_names, metavar="NAME,...|none", help=AUGMENTATIONS + ".")
+@click.option("--augment-strength", type=cli_options.Number(0), help="Multiplies the ranges of --augment.")
+@click.option(
+    "--mixup", type=cli_options.Number(0), help="Mix two clips and their labels, by Beta(MIXUP, MIXUP); 0: off."
+)
+@click.option("--dropout", type=cli_options.Number(0, 1, max_open=True), help="Of the head's features; 0: off.")
 @click.option("--balance/--no-balance", default=None, help="Weigh rare classes up.")
 @click.option("--clip-len", type=click.IntRange(2), help="Frames in a clip. Default: suits the data, at most 100.")
 @click.option("--num-person", type=click.IntRange(1), help="Persons in a clip. Default: as in the data, at most 2.")
@@ -83,7 +85,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--amp", is_flag=True, help="16-bit floats where they are safe.")
 @click.option("--compile", is_flag=True, help="Have torch compile the network.")
 @click.option("--deterministic", is_flag=True, help="Only deterministic operations, on a GPU too.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights and clips.")
+@click.option("--seed", type=cli_options.SEED, default=0, show_default=True, help="Of weights and clips.")
 @cli_options.device
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that prepare clips.")
 @click.option("--resume", is_flag=True, help="Go on from what --out holds.")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,13 +30,12 @@ def weights() -> None:
 
 @weights.command("list")
 @click.option(
-    "json_file",
+    "json_path",
     "--json",
-    type=click.File("w", encoding="utf-8", atomic=True),
     metavar="PATH|-",
     help="Write JSON there (- is stdout) instead of the table.",
 )
-def list_weights(json_file: TextIO | None) -> None:
+def list_weights(json_path: str | None) -> None:
     """Show all names and what is on this machine.
 
     Of published models, TOP-1 is the published accuracy in percent, with 10 clips; of those that ship, see
@@ -49,11 +47,11 @@ def list_weights(json_file: TextIO | None) -> None:
     """
     from skelact.shipped import shipped
     from skelact.weights import ZOO, cache_folder
+    from skelact.writers import write_json
 
     rows = [*(_describe_shipped(model) for model in shipped().values()), *(_describe(model) for model in ZOO.values())]
-    if json_file is not None:
-        content = {"schema_version": SCHEMA_VERSION, "folder": str(cache_folder()), "models": rows}
-        json_file.write(json.dumps(content, indent=2) + "\n")
+    if json_path is not None:
+        write_json({"schema_version": SCHEMA_VERSION, "folder": str(cache_folder()), "models": rows}, json_path)
         return
     click.echo(f"{'NAME':<22} {'LAYOUT':<9} {'TOP-1':>6}  {'HERE':<7} STREAM")
     for row in rows:
@@ -81,7 +79,8 @@ def fetch_weights(names: tuple[str, ...], quiet: bool) -> None:
     from skelact.shipped import shipped
     from skelact.weights import ZOO, fetch, streams
 
-    chosen = tuple(ZOO) if "all" in names else [name for name in names if name not in shipped()]  # those are here
+    asked = [name for name in names if name != "all" and name not in shipped()]  # those are here
+    chosen = [*(ZOO if "all" in names else ()), *asked]
     wanted = list(dict.fromkeys(model.name for name in chosen for model, _ in streams(name)))
     failed = {}
     for name in wanted:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from skelact.annotations import PICKLE_FPS, Annotation, AnnotationSet
+from skelact.annotations import PICKLE_FPS, Annotation, AnnotationSet, fps_of
 from skelact.clips import known_joints
 from skelact.structures import Array
 from skelact.windows import MIN_SEEN
@@ -38,7 +38,7 @@ def cut_into_windows(dataset: AnnotationSet, window_s: float, step_s: float) -> 
 
 def windows_of(sample: Annotation, window_s: float, step_s: float) -> list[Annotation]:
     """The windows of one sample; see ``cut_into_windows``."""
-    fps = float(sample.extra.get("fps") or PICKLE_FPS)
+    fps = fps_of(sample.extra) or PICKLE_FPS
     length, step = (max(1, round(seconds * fps)) for seconds in (window_s, step_s))
     num_frames = sample.keypoint.shape[1]
     known = known_joints(sample.keypoint, sample.keypoint_score)

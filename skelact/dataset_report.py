@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from skelact.annotations import Annotation, AnnotationSet, open_annotations
+from skelact.annotations import Annotation, AnnotationSet, fps_of, open_annotations
 from skelact.files import atomic_path
-from skelact.skeleton import LAYOUTS
+from skelact.skeleton import LAYOUTS, Layout
 from skelact.structures import Array
 
 if TYPE_CHECKING:
@@ -123,12 +123,15 @@ class _Facts:
     fps: float | None
 
 
-def inspect_dataset(source: str | Path | AnnotationSet, progress: bool = False) -> DatasetReport:
+def inspect_dataset(
+    source: str | Path | AnnotationSet, progress: bool = False, layout: Layout | None = None
+) -> DatasetReport:
     """Read all of a dataset and tell what is in it.
 
     Args:
         source: an annotation pickle, or a dataset.
         progress: draw a bar on stderr, if that is a terminal.
+        layout: of a dataset that does not tell.
 
     Raises:
         SkelactError: it can't be read; the message names the sample and the field.
@@ -146,7 +149,7 @@ def inspect_dataset(source: str | Path | AnnotationSet, progress: bool = False) 
         name=name,
         num_samples=len(facts),
         num_frames=int(lengths.sum()),
-        layout=dataset.layout,
+        layout=layout.name if layout else dataset.layout,
         num_joints=sorted({header.shape[2] for header in headers}),
         dims=sorted({header.shape[3] for header in headers}),
         dtype=dataset.dtype,
@@ -165,7 +168,7 @@ def inspect_dataset(source: str | Path | AnnotationSet, progress: bool = False) 
         missing_share=sum(fact.missing for fact in facts) / max(int(lengths.sum()), 1),
         missing=_histogram([fact.missing / max(fact.num_frames, 1) for fact in facts], 0, 1),
         provenance=json.loads(json.dumps(dict(dataset.provenance), default=str)),
-        warnings=_warnings(dataset, facts),
+        warnings=_warnings(dataset, facts, layout or LAYOUTS.get(dataset.layout or "")),
     )
 
 
@@ -173,7 +176,6 @@ def _facts(annotation: Annotation, group_by: str | None) -> _Facts:
     M, T, V, C = annotation.keypoint.shape
     present: Array = np.any(annotation.keypoint.reshape(M, T, V * C), axis=2)
     seen = [np.flatnonzero(frames) for frames in present if frames.any()]
-    fps = annotation.extra.get("fps")
     return _Facts(
         name=annotation.frame_dir,
         label=annotation.label,
@@ -187,7 +189,7 @@ def _facts(annotation: Annotation, group_by: str | None) -> _Facts:
         digest=hashlib.blake2b(annotation.keypoint.tobytes(), digest_size=16).digest(),
         with_score=annotation.keypoint_score is not None,
         img_shape=annotation.img_shape,
-        fps=float(fps) if isinstance(fps, int | float) else None,
+        fps=fps_of(annotation.extra),
     )
 
 
@@ -228,8 +230,9 @@ def _histogram(values: Sequence[float] | Array, low: float, high: float) -> Hist
 # --- what will hurt -----------------------------------------------------------------------------------------------
 
 
-def _warnings(dataset: AnnotationSet, facts: Sequence[_Facts]) -> list[str]:
-    return [*_of_samples(facts), *_of_layout(dataset, facts), *_of_labels(dataset, facts), *_of_splits(dataset, facts)]
+def _warnings(dataset: AnnotationSet, facts: Sequence[_Facts], layout: Layout | None) -> list[str]:
+    of_layout = _of_layout(dataset, facts, layout)
+    return [*_of_samples(facts), *of_layout, *_of_labels(dataset, facts), *_of_splits(dataset, facts)]
 
 
 def _of_samples(facts: Sequence[_Facts]) -> Iterable[str]:
@@ -244,11 +247,10 @@ def _of_samples(facts: Sequence[_Facts]) -> Iterable[str]:
         yield f"{_samples(gone)} without anybody in most frames: {_some(gone)}"
 
 
-def _of_layout(dataset: AnnotationSet, facts: Sequence[_Facts]) -> Iterable[str]:
+def _of_layout(dataset: AnnotationSet, facts: Sequence[_Facts], layout: Layout | None) -> Iterable[str]:
     shapes = {header.shape[2:] for header in dataset.headers()}
     if len(shapes) > 1:
         yield f"samples of different shapes: (joints, coordinates) {', '.join(map(str, sorted(shapes)))}"
-    layout = LAYOUTS.get(dataset.layout or "")
     num_joints = min(shapes)[0]
     if layout is None:
         what = f"layout {dataset.layout!r}" if dataset.layout else f"the layout of {num_joints} joints"

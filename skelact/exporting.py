@@ -27,7 +27,8 @@ from skelact.exported import (
     load_exported,
     no_deprecations,
 )
-from skelact.files import atomic_path, check_writable, not_a_source, sha256_of
+from skelact.files import atomic_path, check_writable, sha256_of
+from skelact.shipped import shipped
 from skelact.skeleton import Layout
 from skelact.weights import ZOO, streams
 from skelact.writers import versions
@@ -96,7 +97,7 @@ def export(
     if isinstance(member.checkpoint, ExportedCheckpoint):
         raise SkelactError(f"{model}: is an export already; export the checkpoint that it was made from")
     out = Path(out) if out is not None else _beside(model, suffix)
-    check_writable(not_a_source(out, [member.path]))
+    check_writable(out, [member.path])
     write, packages = _WRITERS[format]
     made_by = {**versions(), **{name: import_extra(name, format).__version__ for name in packages}}
     record = {
@@ -154,9 +155,13 @@ def _format_of(out: str | Path | None, format: str | None) -> tuple[str, str]:
 
 def _check_single(model: str | Path) -> None:
     name = str(model)
-    if name in ZOO and not Path(name).is_file() and len(streams(name)) > 1:
-        members = ", ".join(member.name for member, _ in streams(name))
-        raise SkelactError(f"{name} fuses several networks; export each stream ({members}) and fuse the exports")
+    if Path(name).is_file():
+        return
+    members = [member.name for member, _ in streams(name)] if name in ZOO else []
+    members += [member for member, _ in shipped()[name].streams] if name in shipped() else []
+    if len(members) > 1:
+        each = ", ".join(members)
+        raise SkelactError(f"{name} fuses several networks; export each stream ({each}) and fuse the exports")
 
 
 def _beside(model: str | Path, suffix: str) -> Path:

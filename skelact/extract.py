@@ -7,6 +7,8 @@ import functools
 import hashlib
 import json
 import logging
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ from skelact.pose import PoseModel, choose_device, choose_pose_model
 from skelact.runner import Lost, default_workers, run_tasks
 from skelact.skeleton import COCO
 from skelact.structures import PoseSequence, Track, VideoInfo
-from skelact.tracking import DEFAULT_TRACKER, Tracker
+from skelact.tracking import DEFAULT_TRACKER, Tracker, tracker_key
 
 logger = logging.getLogger("skelact")
 
@@ -62,10 +64,11 @@ class PoseSettings:
     clean: bool
     device: str
 
-    def key(self, path: Path) -> str:
+    def key(self, clip: Clip) -> str:
         """Names the poses of a video in the work folder; another file or another setting has another."""
-        stat = path.stat()
-        parts = {**asdict(self), "video": [path.name, stat.st_size, stat.st_mtime_ns], "version": POSES_VERSION}
+        stat = clip.path.stat()
+        parts = {**asdict(self), "video": [clip.name, stat.st_size, stat.st_mtime_ns], "version": POSES_VERSION}
+        parts["tracker"] = tracker_key(self.tracker)
         del parts["device"], parts["backend"]
         if self.pose_model_sha256:
             del parts["pose_model"]  # the same file under another name
@@ -139,8 +142,10 @@ def extract_poses(
             that fails is no error but stands in the report.
     """
     out = Path(out)
-    check_writable(out)
+    report = out.with_suffix(".report.csv")
     clips = _without_excluded(find_clips([sources] if isinstance(sources, str | Path) else sources), exclude)
+    for written in (out, report):
+        check_writable(written, [*(clip.path for clip in clips), labels, exclude])
     told = label_clips(clips, labels)
     groups = groups_of(clips, group_by)
     Tracker(tracker)
@@ -161,7 +166,7 @@ def extract_poses(
         device=estimator.device,
     )
     work = out.with_name(out.name + ".work")
-    kept = {clip.name: work / f"{settings.key(clip.path)}.npz" for clip in clips}
+    kept = {clip.name: work / f"{settings.key(clip)}.npz" for clip in clips}
     todo = [clip for clip in clips if not kept[clip.name].exists()]
     if len(todo) < len(clips):
         logger.info("%d of %d videos are done already, see %s", len(clips) - len(todo), len(clips), work)
@@ -213,7 +218,6 @@ def extract_poses(
         label = told.label.get(row["name"])
         row["class_name"] = "" if label is None else told.class_names[label]
         row["split"] = " ".join(sorted(name for name, members in split.items() if row["name"] in members))
-    report = out.with_suffix(".report.csv")
     _write_report(rows, report)
     if annotations:
         _warn_of_half(annotations, half)
@@ -317,14 +321,22 @@ def save_sequence(sequence: PoseSequence, path: Path) -> None:
 
 
 def load_sequence(path: Path) -> PoseSequence:
-    """What ``save_sequence`` wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        meta = json.loads(str(arrays["meta"]))
-        time_s = arrays["time_s"]
-        tracks = []
-        for k, (track_id, start) in enumerate(meta["tracks"]):
-            values = {name: arrays[f"{name}_{k}"] for name in ("keypoint", "keypoint_score", "bbox", "bbox_score")}
-            stop = start + len(values["keypoint"])
-            tracks.append(Track(track_id=track_id, start_frame=start, time_s=time_s[start:stop], **values))
+    """What ``save_sequence`` wrote.
+
+    Raises:
+        SkelactError: the file is damaged. It is removed, so that the video is posed anew the next time.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            meta = json.loads(str(arrays["meta"]))
+            time_s = arrays["time_s"]
+            tracks = []
+            for k, (track_id, start) in enumerate(meta["tracks"]):
+                values = {name: arrays[f"{name}_{k}"] for name in ("keypoint", "keypoint_score", "bbox", "bbox_score")}
+                stop = start + len(values["keypoint"])
+                tracks.append(Track(track_id=track_id, start_frame=start, time_s=time_s[start:stop], **values))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        path.unlink(missing_ok=True)
+        raise SkelactError(f"{path}: damaged, and removed ({error}); run the same command again") from None
     info = VideoInfo(**{**meta["info"], "img_shape": tuple(meta["info"]["img_shape"])})
     return PoseSequence(info, tuple(tracks), meta["num_frames"], meta["layout"], time_s, meta["provenance"])

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -71,12 +71,17 @@ class _Undo(Exception):  # noqa: N818
     """Leaves ``atomic_path`` without a file."""
 
 
-def check_writable(path: str | Path) -> None:
+def check_writable(path: str | Path, sources: Iterable[str | Path | None] = ()) -> None:
     """Find out before hours of work, rather than after, that a file can't be written.
 
+    Args:
+        path: of the file.
+        sources: what is read, which it must not replace; names of what is no file are none.
+
     Raises:
-        SkelactError: as ``atomic_path``.
+        SkelactError: as ``atomic_path``, or it is a source.
     """
+    not_a_source(Path(path), [Path(source) for source in sources if source is not None])
     with suppress(_Undo), atomic_path(path) as part:
         if part != Path(path):  # a pipe or device is left alone
             part.touch()
@@ -85,7 +90,7 @@ def check_writable(path: str | Path) -> None:
 
 def not_a_source(out: Path, sources: Sequence[Path]) -> Path:
     """The path, unless writing there would destroy a source."""
-    if out.exists() and any(out.samefile(source) for source in sources if source.exists()):
+    if out.is_file() and any(out.samefile(source) for source in sources if source.is_file()):
         raise SkelactError(f"cannot write {out}: the output would replace its source; choose another path")
     return out
 

@@ -13,9 +13,10 @@ from skelact.classifier import checked_fusion_weights
 from skelact.dumps import ScoreDump, load_dump
 from skelact.errors import SkelactError
 from skelact.evaluate import Evaluation
-from skelact.files import check_writable, not_a_source, sha256_of
+from skelact.files import check_writable, sha256_of
 from skelact.metrics import are_probabilities, report
 from skelact.metrics import softmax as softmax_of
+from skelact.plots import check_picture
 from skelact.structures import Array
 from skelact.testing import save_outputs
 
@@ -51,9 +52,9 @@ def fuse(
         raise SkelactError("expected at least one score dump")
     if split is not None and labels is None:
         raise SkelactError(f"split {split!r}: expected the dataset of this split too; give it with --labels")
-    for out in (dump, plot):
+    for out, check in ((dump, check_writable), (plot, check_picture)):
         if out is not None:
-            check_writable(not_a_source(Path(out), [*paths, *([Path(labels)] if labels else [])]))
+            check(out, [*paths, labels])
     weights = checked_fusion_weights(fusion_weights, len(paths), "dump")
     members = [load_dump(path) for path in paths]
     names = [str(path) for path in paths]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skelact.annotations import MAX_CLASSES
 from skelact.errors import SkelactError
 from skelact.ntu import NTU120_CLASSES, is_ntu120, ntu_sample, ntu_splits
 from skelact.video import find_videos
@@ -128,8 +129,11 @@ def _from_table(clips: Sequence[Clip], table: Path) -> Labels:
     if not told:
         raise SkelactError(f"labels {table}: none of its {len(rows)} paths is one of the {len(clips)} videos")
     texts = {row[1] for row in told.values()}
-    if all(text.isdigit() for text in texts):
-        class_names = tuple(str(i) for i in range(max(map(int, texts)) + 1))
+    if all(text.isdecimal() for text in texts):
+        last = max(map(int, texts))
+        if last >= MAX_CLASSES:
+            raise SkelactError(f"labels {table}: expected class names, or indices below {MAX_CLASSES}, found {last}")
+        class_names = tuple(map(str, range(last + 1)))
     else:
         class_names = tuple(sorted(texts))
     split: dict[str, list[str]] = defaultdict(list)

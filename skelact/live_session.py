@@ -59,10 +59,11 @@ class LiveReport:
 
     def __str__(self) -> str:
         median, p95 = self.latency_s
+        late = f", from a window's end to its label {median:.3f} s (median), {p95:.3f} s (95 %)"
         return (
             f"{self.duration_s:.1f} s: {self.num_seen} frames seen ({self.num_seen / max(self.duration_s, 1e-3):.1f} a "
-            f"second), {self.num_dropped} dropped, {self.num_reconnects} reconnects; {self.num_windows} windows, from "
-            f"a window's end to its label {median:.3f} s (median), {p95:.3f} s (95 %)"
+            f"second), {self.num_dropped} dropped, {self.num_reconnects} reconnects; {self.num_windows} "
+            f"windows{late if self.num_windows else ''}"
         )
 
 

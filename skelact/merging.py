@@ -40,9 +40,9 @@ def merge(sources: Sequence[str | Path], out: str | Path | None = None, half: bo
     if len(sources) < 2:
         raise SkelactError(f"merge: expected two datasets or more, found {len(sources)}")
     if out is not None:
-        check_writable(out)
+        check_writable(out, sources)
     datasets = {str(source): open_annotations(source) for source in sources}
-    if len(datasets) < len(sources):
+    if len({Path(source).resolve() for source in sources}) < len(sources):
         raise SkelactError("merge: expected different files, found one twice")
     _check_layouts(datasets)
     class_names, labels = _join_classes(datasets)

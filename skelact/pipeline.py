@@ -43,7 +43,7 @@ from skelact.structures import (
 )
 from skelact.subtitles import to_srt, to_vtt
 from skelact.timeline import MIN_DURATION_S, TimelineSettings
-from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, build_tracks, stretch
+from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, build_tracks, stretch, tracker_key
 from skelact.video import find_videos, probe_video, read_frames
 from skelact.windows import STEP_S
 from skelact.writers import read_key, to_json, versions, write_json, write_text
@@ -257,6 +257,7 @@ class PredictSettings:
     regions: tuple[Region, ...]
     blur_faces: bool
     debug: bool
+    pose_model_chosen: str | None = None  # why, where it was chosen already
 
 
 class Predictor:
@@ -299,6 +300,7 @@ class Predictor:
                 self.settings.backend,
                 self.settings.precision,
                 calibrate_on=path,
+                chosen=self.settings.pose_model_chosen,
             )
         stride = self.settings.stride
         if stride == "auto":
@@ -355,6 +357,7 @@ class Predictor:
                     from skelact.render import draw_result
 
                     draw_result(path, result, out, self.progress, settings.regions, settings.blur_faces)
+                    result = replace(result, overlay=str(out))
                 else:
                     write_text(SUBTITLES[kind](result), str(out))
         except SkelactError as error:
@@ -473,14 +476,16 @@ def predict(
     for kind, out in wanted.items():
         for own, path in zip(outputs, _output_paths(found, named, out, OUTPUTS[kind]), strict=True):
             if path:
-                check_writable(path)
+                check_writable(path, [*settings.models, pose_model])
                 own[kind] = path
     has_videos = any(path.suffix.lower() not in PICKLE_SUFFIXES for path in found)
     if has_videos:
         Tracker(tracker)  # a wrong one ends all at once, before anything is loaded
     predictor = Predictor(settings, progress)
-    if has_videos and (workers > 1 or engine != "local"):  # once for all workers
-        settings = replace(settings, pose_model=choose_pose_model(pose_model)[0])
+    if has_videos and (json_dir or workers > 1 or engine != "local"):  # once for all workers, and for the keys
+        chosen, why = choose_pose_model(pose_model)
+        settings = replace(settings, pose_model=chosen, pose_model_chosen=why)
+        predictor.settings = settings
 
     def summary(results: Iterable[SourceResult]) -> PredictionSet:
         told = {
@@ -555,7 +560,8 @@ def _result_key(path: Path, settings: PredictSettings, classifier: Classifier) -
     models = [member["sha256"] for member in classifier.describe()] + (
         [sha256_of(pose_model)] if pose_model.exists() else []
     )
-    parts = [str(settings), models, skelact.__version__, stat.st_size, stat.st_mtime_ns]
+    same = replace(settings, pose_model_chosen=None, tracker=tracker_key(settings.tracker))
+    parts = [str(same), models, skelact.__version__, stat.st_size, stat.st_mtime_ns]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
@@ -600,7 +606,7 @@ def _output_paths(
     if out is None:
         return [None] * len(found)
     out = Path(out)
-    if len(found) == 1 and not into_folder and not out.is_dir() and Path(named[0]).is_file():
+    if len(found) == 1 and not into_folder and not out.is_dir() and not Path(named[0]).is_dir():
         return [not_a_source(out, found)]
     folders = [Path(name) for name in named if Path(name).is_dir()]
     paths: list[Path | None] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skelact.files import atomic_path
+from skelact.errors import SkelactError
+from skelact.files import atomic_path, check_writable
 from skelact.structures import Array
 
 if TYPE_CHECKING:
@@ -126,6 +127,14 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def check_picture(path: str | Path, sources: Iterable[str | Path | None] = ()) -> None:
+    """As ``files.check_writable``; the suffix must be one that pictures have, too."""
+    known = _figure(1, 1).canvas.get_supported_filetypes()
+    if Path(path).suffix.lower().removeprefix(".") not in known:
+        raise SkelactError(f"{path}: expected a picture's name, ending with .{', .'.join(sorted(known))}")
+    check_writable(path, sources)
 
 
 def _save(figure: Figure, path: str | Path) -> None:

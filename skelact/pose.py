@@ -92,6 +92,7 @@ class PoseModel:
         precision: ``fp32``, ``fp16``, or in OpenVINO ``bf16`` or ``int8``; None is fp16 on CUDA, else fp32.
         live: answer for each frame soonest, rather than for most frames in a second.
         calibrate_on: a video for ``int8``, whose ranges are measured once (``backends.quantised``).
+        chosen: why it is this one, where it was chosen before.
 
     Attributes:
         provenance: the model's name, the sha256 of its file or folder, the version of ultralytics, the backend, its
@@ -109,11 +110,12 @@ class PoseModel:
         precision: str | None = None,
         live: bool = False,
         calibrate_on: str | Path | None = None,
+        chosen: str | None = None,
     ) -> None:
         import torch
 
         ultralytics = load_ultralytics()
-        self.name, why = choose_pose_model(name)
+        self.name, why = (str(name), chosen) if chosen else choose_pose_model(name)
         self.device = choose_device(device)
         precision = precision or ("fp16" if self.device.startswith("cuda") else "fp32")
         threads = torch.get_num_threads()

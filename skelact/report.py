@@ -13,6 +13,7 @@ import json
 import logging
 import mimetypes
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 
 from skelact.calibration import UNKNOWN
 from skelact.errors import SkelactError
+from skelact.files import check_writable
 from skelact.render import MIN_SCORE, bones
 from skelact.skeleton import LAYOUTS
 from skelact.subtitles import who
@@ -39,6 +41,7 @@ COLORS = ("#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#99ddff", "#44bb99", "#bb
 LINES = 6  # classes in a chart of scores: the likeliest
 OPEN_CHARTS = 8  # of more people and pairs, the charts are shown on demand
 POINTS = 1500  # across a chart; more would not be seen
+OF_PICKLE = re.compile(r"\.(pkl|pickle)#", re.IGNORECASE)  # in a sample's name
 MAX_EMBEDDED = 300 * 2**20  # bytes; browsers refuse data URLs of more than 512 MB
 
 
@@ -60,6 +63,7 @@ def write_report(result: str | Path, out: str | Path, *, video: str | Path | Non
     try:
         colors = _colors(content)
         sections = [_section(each, content, result, out, video, embed, colors) for each in content["results"]]
+        check_writable(out, [result, video, *(each["source"] for each in content["results"])])
         models = ", ".join(dict.fromkeys(str(model["name"]) for model in content["models"]))  # streams share a name
         made = f"skelact {content['versions']['skelact']}, {models}"
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -176,10 +180,10 @@ def _video_of(
     """What the player's ``src`` is: a relative URL, the video itself, or nothing for poses without a video."""
     source = Path(str(result["source"]))
     if video is not None:
-        found = Path(video) if alone and not Path(video).is_dir() else Path(video) / source.with_suffix(".mp4").name
+        found = Path(video) if alone and not Path(video).is_dir() else _overlay_in(Path(video), result)
         if not found.is_file():
             raise SkelactError(f"video {found}: no such file; --video takes the overlay of {source}")
-    elif "#" in source.name:
+    elif OF_PICKLE.search(str(source)):
         return ""
     else:
         found = next((path for path in (source, json_path.parent / source) if path.is_file()), source)
@@ -198,6 +202,13 @@ def _video_of(
         logger.warning("%s: not found from here; the page will look for it there", found)
     relative = os.path.relpath(found.resolve(), out.resolve().parent)
     return quote(Path(relative).as_posix())
+
+
+def _overlay_in(folder: Path, result: Mapping[str, Any]) -> Path:
+    """The overlay of a source in the folder of ``predict --out-video``, which may have been moved since."""
+    written = Path(str(result.get("overlay") or Path(str(result["source"])).with_suffix(".mp4").name)).parts
+    ways = (folder.joinpath(*written[k:]) for k in range(1 if Path(*written).is_absolute() else 0, len(written)))
+    return next((path for path in ways if path.is_file()), folder / written[-1])
 
 
 def _row(

@@ -194,6 +194,7 @@ class SourceResult:
         granularity: ``clip``, one answer, ``person``, one for each, or ``timeline``, segments.
         warnings: why to doubt the answers.
         error: why the source failed, or None.
+        overlay: the video with people and answers drawn in, where one was asked for.
     """
 
     source: str
@@ -203,6 +204,7 @@ class SourceResult:
     error: str | None = None
     timelines: tuple[Timeline, ...] = ()
     granularity: str | None = None
+    overlay: str | None = None
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from skelact.dataset import ClipDataset, samples_of
 from skelact.dumps import ScoreDump, save_dump
 from skelact.errors import SkelactError
 from skelact.evaluate import Evaluation, score_samples
-from skelact.files import check_writable, not_a_source
+from skelact.files import check_writable
 from skelact.metrics import report
-from skelact.plots import plot_confusion
+from skelact.plots import check_picture, plot_confusion
 from skelact.skeleton import Layout
 from skelact.structures import Array
 
@@ -67,10 +67,10 @@ def test(
     Raises:
         SkelactError: a model or the dataset can't be loaded, they don't fit, or an output can't be written.
     """
-    for path in (dump, plot):
-        if path is not None:
-            check_writable(not_a_source(Path(path), [Path(data)]))
     models = [model] if isinstance(model, str | Path) else list(model)
+    for path, check in ((dump, check_writable), (plot, check_picture)):
+        if path is not None:
+            check(path, [data, *models])
     classifier = Classifier(models, fusion_weights, stream, layout, device=device, progress=progress)
     dataset = open_annotations(data)
     split = split or _default_split(data, dataset, classifier)

@@ -14,6 +14,7 @@ import numpy as np
 
 from skelact.cleaning import fill_gaps
 from skelact.errors import SkelactError
+from skelact.files import sha256_of
 from skelact.linking import Path, box_iou, relink
 from skelact.structures import Array, FramePoses, Track
 from skelact.yolo import load_ultralytics
@@ -60,6 +61,11 @@ class Mending:
     min_double_score: float = 0.5
     max_unsure_pause_s: float = 1.0
     min_unsure_s: float = 0.25
+
+
+def tracker_key(name: str) -> str:
+    """What tells a tracker from others: its name, or the sha256 of its YAML file."""
+    return sha256_of(name) if name not in TRACKERS and FilePath(name).is_file() else name
 
 
 class Tracker:

@@ -222,10 +222,15 @@ def prepare(
     headers = dataset.headers()
     all_labels = tuple(header.label for header in headers)
     clip_s = float(np.median([headers[k].shape[1] / (headers[k].fps or PICKLE_FPS) for k in indices]))
-    labels = np.array([all_labels[k] for k in indices])
-    class_names = dataset.class_names or tuple(f"class_{k}" for k in range(int(labels.max()) + 1))
-    if labels.min() < 0 or labels.max() >= len(class_names):
-        raise SkelactError(f"expected labels in 0..{len(class_names) - 1}, found {labels.min()}..{labels.max()}")
+    labels = [headers[k].label or 0 for k in indices]
+    class_names = dataset.class_names or tuple(f"class_{k}" for k in range(max(labels) + 1))
+    for name, part in ((split, training), (val_split, validation)):
+        for header in (headers[k] for k in (part.indices if part else ())):
+            if header.label is None or not 0 <= header.label < len(class_names):
+                raise SkelactError(
+                    f"sample {header.frame_dir}{f' of split {name}' if name else ''}: expected a label in "
+                    f"0..{len(class_names) - 1}, one of {len(class_names)} classes, found {header.label}"
+                )
     model = ModelSettings(
         clips.in_channels,
         clips.layout.num_joints,
@@ -414,11 +419,12 @@ class _Run:
         """
         total, right, clips = sums.tolist()
         if not math.isfinite(total):
-            raise SkelactError(
-                f"epoch {epoch}: the loss is {total}; take a smaller --lr. "
-                f"The weights of the last whole epoch are in {self.out}"
-            )
+            raise self._diverged(epoch, f"the loss is {total}")
         return total / clips, right / clips
+
+    def _diverged(self, epoch: int, found: str) -> SkelactError:
+        kept = f". The weights of the last whole epoch are in {self.out}" if epoch else ""
+        return SkelactError(f"epoch {epoch}: {found}; take a smaller --lr{kept}")
 
     def _told(self) -> str:
         return "-" if self.best < 0 else f"{self.best:.3f}"
@@ -433,6 +439,8 @@ class _Run:
         scores = None
         if job.validation and ((epoch + 1) % settings.val_every == 0 or last):
             scores = self._scores(kept, job.validation)
+            if not np.isfinite(scores).all():
+                raise self._diverged(epoch, "scores of the validation split are no numbers")
         lr = self.optimizer.param_groups[0]["lr"]
         row = dict(zip(LOG_FIELDS, (epoch, lr, loss, top1, None, None), strict=True))
         metrics: dict[str, Any] = {"epoch": epoch}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import skelact
+from skelact.errors import harmless
 from skelact.files import atomic_path
 from skelact.structures import PoseSequence, Prediction, PredictionSet, SourceResult, Timeline
 
@@ -50,6 +51,8 @@ def _result(result: SourceResult) -> dict[str, Any]:
     }
     if result.granularity:
         content["granularity"] = result.granularity
+    if result.overlay:
+        content["overlay"] = result.overlay
     sequence = result.sequence
     if sequence is None:
         return content
@@ -179,8 +182,12 @@ def write_text(text: str, path: str) -> None:
 
 
 def printable(text: str) -> str:
-    r"""The same text; bytes of file names that are no UTF-8 become escapes such as \udce9, which JSON knows too."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    r"""The same text for a file or a terminal.
+
+    Bytes of file names that are no UTF-8 become escapes such as \udce9, which JSON knows too, and so do characters that
+    would command a terminal.
+    """
+    return harmless(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_json(content: dict[str, Any], path: str) -> None:
