@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -25,6 +25,7 @@ import drawn_people
 import numpy as np
 from drawn_styles import STYLES, seen
 from leave_one_out import GROUPS
+from tqdm import tqdm
 
 import skelact
 from skelact.annotations import Annotation, AnnotationSet, open_annotations, save_annotations
@@ -69,6 +70,7 @@ STYLED = {
     "jacks": "jumping jacks", "bend": "bend or pick up", "fall": "fall", "down_with_care": UNKNOWN,
     "still": "be still",
 }  # fmt: skip
+FROM_NEAR = ("be still", "clap", "hug", "throw", "wave", UNKNOWN)  # can be told by the upper body
 ALONG = ("hop", "jumps", "gallop", "run", "walk")
 IDLE = {"none": UNKNOWN}  # UT-Interaction's people between their actions
 CLASSES = tuple(sorted({*JHMDB.values(), *WEIZMANN.values(), *UT.values(), *HOME.values(), *DRAWN.values(), UNKNOWN}))
@@ -172,8 +174,68 @@ def home(poses: Path, segments: Path, rng: np.random.Generator) -> Iterator[Samp
                 yield Sample(name, "home", f"home-{row['subject']}", class_name, keypoint[one, part], score[one, part])
 
 
-def drawn(each: int, rng: np.random.Generator) -> Iterator[Sample]:
-    """Joints of drawn people of random build, seen from anywhere, at any speed; nothing is drawn."""
+@dataclass(frozen=True)
+class Act:
+    """What drawn people do in ``num_frames`` frames, seen from ``turn`` and ``pitch`` degrees; noise in px."""
+
+    name: str
+    class_name: str
+    people: Sequence[drawn_people.Person]
+    turn: float
+    pitch: float
+    num_frames: int
+    noise: float
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        class_name: str,
+        people: Sequence[drawn_people.Person],
+        turn: float,
+        rng: np.random.Generator,
+        noise: float = 2.0,
+    ) -> Act:
+        """For as long as a window, seen from a little above."""
+        pitch, num_frames = rng.uniform(-2, 25), int(rng.integers(WINDOW[0], WINDOW[1] + 1))
+        return cls(name, class_name, people, turn, pitch, num_frames, noise)
+
+    def joints(self, rng: np.random.Generator) -> Sample:
+        """The joints; nothing is drawn."""
+        keypoint = seen(self.people, np.arange(self.num_frames) / FPS, self.turn, self.pitch)
+        keypoint += rng.normal(0, self.noise, keypoint.shape).astype(np.float32)
+        score = np.ones(keypoint.shape[:3], np.float32)
+        return Sample(f"drawn/{self.name}", "drawn", group_of_drawn(self.name), self.class_name, keypoint, score)
+
+    def scene(self, rng: np.random.Generator) -> drawn_people.Scene:
+        """To be drawn: near or far, halfway through in about the middle of the picture; some without their legs."""
+        height, x, y = rng.uniform(0.4, 0.85), rng.uniform(0.4, 0.6), rng.uniform(0.85, 0.98)
+        if self.class_name in FROM_NEAR and number_of(self.name) % 3 == 2:
+            height, y = height + 0.8, height + 0.95
+        people = []
+        for person in self.people:
+            yaw = person.yaw + self.turn
+            half_way = person.pose(self.num_frames / FPS / 2).travel * np.sin(np.radians(yaw)) * 360 / 480
+            across = person.shift * np.cos(np.radians(self.turn))
+            place = {"x": x - height * half_way, "y": y, "height": height, "shift": across, "yaw": yaw}
+            people.append(replace(person, **place))
+        background = str(rng.choice(list(drawn_people.BACKGROUNDS)))
+        seed = int(rng.integers(1 << 30))
+        return drawn_people.Scene(tuple(people), background, seed, float(rng.choice((0, 4, 10))), self.pitch)
+
+
+def number_of(name: str) -> int:
+    """What stands at its end."""
+    return int(name.rpartition("_")[2])
+
+
+def group_of_drawn(name: str) -> str:
+    """One of ten."""
+    return f"drawn{number_of(name) % 10}"
+
+
+def drawn(each: int, rng: np.random.Generator) -> Iterator[Act]:
+    """People of random build, seen from anywhere, at any speed."""
     for motion, class_name in DRAWN.items():
         for n in range(each):
             mirror = bool(rng.random() < 0.5)
@@ -188,7 +250,7 @@ def drawn(each: int, rng: np.random.Generator) -> Iterator[Sample]:
                     changes["offset_s"] = 0.0
                 scene = drawn_people.scene_of(motion, seed=int(rng.integers(1 << 30)), **changes)
                 people, turn = scene.people, rng.uniform(-180, 180)
-            yield _seen(f"{motion}_{n}", class_name, people, turn, rng)
+            yield Act.of(f"{motion}_{n}", class_name, people, turn, rng)
     for n in range(OTHERS * each):
         people = [
             drawn_people.Person(improvised(rng), figure=drawn_people.Figure.random(rng)) for _ in range(1 + n % 2)
@@ -197,11 +259,11 @@ def drawn(each: int, rng: np.random.Generator) -> Iterator[Sample]:
             people = [
                 replace(one, shift=shift) for one, shift in zip(people, rng.uniform(0.2, 0.6) * SIDES, strict=True)
             ]
-        yield _seen(f"improvised_{n}", UNKNOWN, people, rng.uniform(-180, 180), rng)
+        yield Act.of(f"improvised_{n}", UNKNOWN, people, rng.uniform(-180, 180), rng)
 
 
-def styled(each: int, from_side: float, rng: np.random.Generator) -> Iterator[Sample]:
-    """Drawn people who all move in their own way; a share of those who go somewhere is seen from the side."""
+def styled(each: int, from_side: float, rng: np.random.Generator) -> Iterator[Act]:
+    """People who all move in their own way; a share of those who go somewhere is seen from the side."""
     for motion, class_name in STYLED.items():
         for n in range(each):
             person = drawn_people.Person(STYLES[motion](rng), figure=drawn_people.Figure.random(rng))
@@ -209,25 +271,28 @@ def styled(each: int, from_side: float, rng: np.random.Generator) -> Iterator[Sa
             turn = rng.uniform(-180, 180)
             if from_side and motion in ALONG and rng.random() < from_side:
                 turn = rng.choice([-90, 90]) + rng.uniform(-30, 30)
-            yield _seen(f"styled_{motion}_{n}", class_name, [person], turn, rng, rng.uniform(0, 12))
+            yield Act.of(f"styled_{motion}_{n}", class_name, [person], turn, rng, rng.uniform(0, 12))
 
 
-def _seen(
-    name: str,
-    class_name: str,
-    people: Sequence[drawn_people.Person],
-    turn: float,
-    rng: np.random.Generator,
-    noise: float = 2.0,
-) -> Sample:
-    """A window of people who are seen from a side and from above, with some pixels of noise."""
-    pitch = rng.uniform(-2, 25)
-    times = np.arange(int(rng.integers(WINDOW[0], WINDOW[1] + 1))) / FPS
-    keypoint = seen(people, times, turn, pitch)
-    keypoint += rng.normal(0, noise, keypoint.shape).astype(np.float32)
-    score = np.ones(keypoint.shape[:3], np.float32)
-    number = int(name.rpartition("_")[2])
-    return Sample(f"drawn/{name}", "drawn", f"drawn{number % 10}", class_name, keypoint, score)
+def draw(acts: Iterable[Act], out: Path, rng: np.random.Generator) -> None:
+    """Draw videos, in a folder for each class, for ``skelact extract-poses``."""
+    for act in tqdm(list(acts), unit="video"):
+        pictures = drawn_people.render(act.scene(rng), act.num_frames, FPS, (480, 360))
+        path = out / act.class_name / f"{act.name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn_people.write_video(path, (frame for frame, _, _ in pictures), FPS)
+
+
+def pictures(poses: Path) -> Iterator[Sample]:
+    """Drawn people as a pose model sees them in their videos, where it was asked to."""
+    if not poses.exists():
+        return
+    dataset = open_annotations(poses)
+    for sample in dataset.annotations:
+        name = Path(sample.frame_dir).name
+        keypoint, score = at_30_fps(sample)
+        class_name = (dataset.class_names or ())[sample.label or 0]
+        yield Sample(f"pictures/{name}", "drawn", group_of_drawn(name), class_name, keypoint, score)
 
 
 def improvised(rng: np.random.Generator) -> drawn_people.Motion:
@@ -285,6 +350,9 @@ def as_annotations(samples: list[Sample]) -> list[Annotation]:
 @click.option("--drawn", "drawn_each", default=24, help="Samples of each drawn motion.")
 @click.option("--styled", "styled_each", default=0, help="Samples of each motion of drawn_styles.")
 @click.option("--from-side", default=0.0, help="Share of these who are seen from the side, of those who go somewhere.")
+@click.option(
+    "--draw", "drawn_to", type=click.Path(path_type=Path), help="Draw videos of drawn people there, and do no more."
+)
 @click.option("--idle", is_flag=True, help="With UT-Interaction's clips of nothing that has a name, as unknown.")
 @click.option("--without", multiple=True, type=click.Choice(SOURCES), help="Leave this source out.")
 @click.option("--seed", default=0)
@@ -295,12 +363,17 @@ def main(
     drawn_each: int,
     styled_each: int,
     from_side: float,
+    drawn_to: Path | None,
     idle: bool,
     without: tuple[str, ...],
     seed: int,
 ) -> None:
     """Write the dataset, with splits by groups: train, val and, of val, what each source has (val_jhmdb, ...)."""
     rng = np.random.default_rng(seed)
+    acts = chain(drawn(drawn_each, rng), styled(styled_each, from_side, rng))
+    if drawn_to:
+        draw(acts, drawn_to, rng)
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
     segments = shared / "media" / "untrimmed" / "gmdcsa24" / "segments.csv"
     found: dict[str, list[Iterator[Sample]]] = {  # generators: of a source that is left out, no file is read
@@ -308,8 +381,9 @@ def main(
         "weizmann": [clips("weizmann", folder / "weizmann" / "weizmann.pkl", WEIZMANN, rng) for folder in poses],
         "ut": [clips("ut", folder / "ut" / "ut.pkl", UT | (IDLE if idle else {}), rng) for folder in poses],
         "home": [home(folder / "home" / "home.pkl", segments, rng) for folder in poses],
-        "drawn": [chain(drawn(drawn_each, rng), styled(styled_each, from_side, rng))],
+        "drawn": [pictures(folder / "drawn" / "drawn.pkl") for folder in poses],
     }
+    found["drawn"][0] = chain((act.joints(rng) for act in acts), found["drawn"][0])
     samples = [
         replace(sample, name=f"{sample.name}~{poses[k].name}") if k else sample
         for source in SOURCES
