@@ -6,15 +6,16 @@ Whatever happens to one task (an error, a crash, the memory of its machine) is t
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar, cast
 
 from tqdm import tqdm
 
@@ -23,11 +24,8 @@ from skelact.errors import SkelactError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-logger = logging.getLogger("skelact")
-
 ENGINES = ("local", "ray")
 RAY_RETRIES = 3  # of a task whose node or process died; Ray does them, elsewhere
-MAX_POOLS = 5  # of worker processes, one after the other
 GPU_WORKERS = 4  # enough to decode for one GPU
 
 
@@ -79,65 +77,98 @@ def run_tasks(
 def _run_in_processes(
     task: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[tuple[int, Result | Lost]]:
-    """Do tasks in a pool, and what is left in a new one where pebble gives it up.
+    """Do tasks in worker processes. Each has its own pipe, so that it is known what the one that died was doing.
 
-    It does so where a process dies just before it could tell which task it had taken.
+    Python's own pool is lost as a whole when one of its processes dies, and pebble's waits forever for a task whose
+    process died just after it had taken it.
     """
-    left = dict(enumerate(items))
-    for _ in range(MAX_POOLS):
-        try:
-            for k, result in _run_in_pool(task, dict(left), workers):
-                del left[k]
-                yield k, result
-            return
-        except BrokenProcessPool:
-            logger.warning("the worker processes are started anew, %d tasks are left", len(left))
-    yield from ((k, Lost("the worker processes died again and again")) for k in left)
-
-
-def _run_in_pool(
-    task: Callable[[Item], Result], items: Mapping[int, Item], workers: int
-) -> Iterator[tuple[int, Result | Lost]]:
-    import multiprocessing
-
-    # Python's own pool is lost as a whole when one of its processes dies; pebble's loses the task.
-    from pebble import ProcessExpired, ProcessPool
-
-    context = multiprocessing.get_context("spawn")  # torch and OpenVINO don't survive a fork
-    pool = ProcessPool(workers, initializer=_start_worker, initargs=(context.Value("i", 0), workers), context=context)
+    left = iter(range(len(items)))
+    idle = list(range(workers))
+    busy: dict[Connection, tuple[_Worker, int]] = {}
+    running: dict[int, _Worker] = {}
     try:
-        waiting: dict[Any, int] = {}
-        left = iter(items.items())
         while True:
-            for k, item in left:
-                waiting[pool.schedule(task, args=(item,))] = k
-                if len(waiting) >= 2 * workers:
-                    break
-            if not waiting:
-                break
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                k = waiting.pop(future)
+            while idle and (k := next(left, None)) is not None:
+                number = idle.pop()
+                worker = running.get(number) or _Worker.start(task, number, workers)
+                running[number] = worker
+                worker.pipe.send(items[k])
+                busy[worker.pipe] = worker, k
+            if not busy:
+                return
+            for pipe in wait(list(busy)):
+                worker, k = busy.pop(cast(Connection, pipe))
+                idle.append(worker.number)
                 try:
-                    yield k, future.result()
-                except ProcessExpired as error:
-                    yield k, Lost(_death(error.exitcode))
-        pool.close()
+                    error, result = worker.pipe.recv()
+                except (EOFError, OSError):
+                    del running[worker.number]
+                    yield k, Lost(_death(worker.stop()))
+                    continue
+                if error is not None:
+                    raise error
+                yield k, result
     finally:
-        pool.stop()
-        pool.join()
+        for worker in running.values():
+            worker.process.terminate()
+        for worker in running.values():
+            worker.stop()
 
 
-def _start_worker(counter: Any, workers: int) -> None:
+@dataclass(frozen=True)
+class _Worker:
+    """A process that does one task after the other.
+
+    Attributes:
+        number: among its like.
+        process: it.
+        pipe: takes items, and gives (error, result) of each.
+    """
+
+    number: int
+    process: BaseProcess
+    pipe: Connection
+
+    @classmethod
+    def start(cls, task: Callable[[Any], Any], number: int, workers: int) -> _Worker:
+        """Start a process, which is spawned: torch and OpenVINO don't survive a fork."""
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(task, there, number, workers), daemon=True)
+        process.start()
+        there.close()  # else its end would not be seen
+        return cls(number, process, here)
+
+    def stop(self) -> int | None:
+        """Wait for its end, and tell its exit code."""
+        self.pipe.close()
+        self.process.join()
+        return self.process.exitcode
+
+
+def _work(task: Callable[[Any], Any], pipe: Connection, number: int, workers: int) -> None:
+    """A worker's whole life."""
+    _prepare_worker(number, workers)
+    while True:
+        try:
+            item = pipe.recv()
+        except (EOFError, OSError):  # the parent is gone
+            return
+        answer: tuple[Exception | None, Any]
+        try:
+            answer = None, task(item)
+        except Exception as error:
+            answer = error, None
+        pipe.send(answer)
+
+
+def _prepare_worker(number: int, workers: int) -> None:
     """Give a worker its share of the cores, and leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # tqdm's own lock holds a semaphore, which Python reports as leaked when the pool stops its processes.
     tqdm.set_lock(threading.RLock())
-    with counter.get_lock():
-        number = counter.value
-        counter.value += 1
     if hasattr(os, "sched_setaffinity"):  # read by torch, OpenVINO and FFmpeg alike; Linux only
-        cores = sorted(os.sched_getaffinity(0))
-        mine = cores[number % workers :: workers]
+        mine = sorted(os.sched_getaffinity(0))[number % workers :: workers]
         if mine:
             os.sched_setaffinity(0, mine)
 

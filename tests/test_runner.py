@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tqdm import tqdm
 
-from skelact import runner
 from skelact.errors import SkelactError
 from skelact.runner import Lost, default_workers, run_tasks
 
@@ -27,6 +25,18 @@ def die_at_three(number: int) -> int:
     if number == 5:
         os._exit(7)
     return 2 * number
+
+
+def die(number: int) -> None:
+    os._exit(9)
+
+
+def divide_by(number: int) -> float:
+    return 1 / number
+
+
+def unsendable_at_one(number: int) -> Any:
+    return (lambda: number) if number == 1 else number
 
 
 def die_once(marker: str) -> str:
@@ -66,24 +76,20 @@ def test_a_worker_that_dies_loses_its_task_only() -> None:
     assert results[5] == Lost("its worker process ended with exit code 7")
 
 
-def test_a_pool_that_is_given_up_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_in_pool = runner._run_in_pool
-    pools: list[list[int]] = []
+def test_workers_that_die_at_once_are_replaced_each_time() -> None:
+    results = dict(run_tasks(die, range(12), 3))
+    assert results == dict.fromkeys(range(12), Lost("its worker process ended with exit code 9"))
 
-    def breaking(task: Any, items: Any, workers: int) -> Any:
-        pools.append(list(items))
-        for n, result in enumerate(run_in_pool(task, items, workers)):
-            yield result
-            if n == 1 and len(pools) < 3:
-                raise BrokenProcessPool("All workers expired")
 
-    monkeypatch.setattr(runner, "_run_in_pool", breaking)
-    assert dict(run_tasks(double, range(6), 2)) == {k: 2 * k for k in range(6)}
-    assert [len(items) for items in pools] == [6, 4, 2]
-    pools.clear()
-    monkeypatch.setattr(runner, "MAX_POOLS", 2)
-    results = dict(run_tasks(double, range(6), 2))
-    assert sum(isinstance(result, Lost) for result in results.values()) == 2
+def test_an_error_in_a_task_is_raised_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
+        list(run_tasks(divide_by, [2, 1, 0, 3], 2))
+
+
+def test_results_that_can_not_be_sent_end_their_worker_only() -> None:
+    results = dict(run_tasks(unsendable_at_one, range(4), 2))
+    assert {k: results[k] for k in (0, 2, 3)} == {0: 0, 2: 2, 3: 3}
+    assert isinstance(results[1], Lost)
 
 
 def test_bars_in_workers_take_no_semaphore() -> None:
