@@ -46,7 +46,8 @@ def predict_sequence(
         sequence: the people.
         classifier: the networks.
         topk: how many classes each prediction lists.
-        clips: 1 or 10, of clips and persons; each window of a timeline is one clip.
+        clips: 1 or 10, of clips and persons; each window of a timeline is one clip. What lasts longer than the clips
+            that the networks were trained on is looked at in windows too, over which as many clips are spread.
         unknown_below: None for never.
         granularity: ``auto`` takes ``clip`` up to ``LONGEST_CLIP_S``, else ``timeline``.
         timeline: its windows and segments; ``unknown_below`` is set by the argument of that name.
@@ -84,12 +85,39 @@ def predict_sequence(
             persons = main_persons(sequence.tracks, img_shape, sequence.num_frames, classifier.num_person)
         groups, samples = [persons], [tracks_keypoint(persons, sequence.num_frames)]
         times = [(0.0, sequence.duration_s)]
-    scores = [classifier.scores(*sample, img_shape, clips) for sample in samples]
+    longest = round(min(classifier.longest_clip_s, sequence.duration_s) * sequence.info.fps)
+    scores = [_mean_scores(classifier, sample, longest, img_shape, clips) for sample in samples]
     predictions = tuple(
         _prediction(tuple(track.track_id for track in group), *span, row, classifier.scored_names, topk, unknown_below)
         for group, span, row in zip(groups, times, scores, strict=True)
     )
     return replace(result, predictions=predictions)
+
+
+def _mean_scores(
+    classifier: Classifier,
+    sample: tuple[Array, Array | None],
+    longest: int,
+    img_shape: tuple[int, int] | None,
+    clips: int,
+) -> Array:
+    """Scores (classes,) of a sample; half of those of one with more than ``longest`` frames are of windows of it.
+
+    The windows overlap by half; the whole is no worse at actions that begin and end, they are better at what goes on.
+    """
+    keypoint, score = sample
+    whole = classifier.scores(keypoint, score, img_shape, clips)
+    T = keypoint.shape[1]
+    count = round(2 * T / max(longest, 1)) - 1
+    if count <= 1:
+        return whole
+    starts = np.linspace(0, T - longest, count).round().astype(int)
+    parts = [slice(start, start + longest) for start in starts]
+    windows = [(keypoint[:, part], None if score is None else score[:, part]) for part in parts]
+    seen = [window for window in windows if window[0].any()] or [sample]
+    of_windows = classifier.scores_of(seen, img_shape, -(-clips // len(seen))).mean(axis=0)
+    mean: Array = (whole + of_windows) / 2
+    return mean
 
 
 def _prediction(

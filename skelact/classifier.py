@@ -31,6 +31,7 @@ NTU60_2D_TRAINING = {"pose_model": "HRNet", "img_shape": (1080, 1920)}
 ASPECT_RATIO_TOLERANCE = 1.25
 FRAMES_AT_ONCE = 400  # through a network: clips of 100 frames are no slower in fours than in tens, in half the memory
 CLIPS_AT_ONCE_ON_GPU = 64
+LONGER = 1.25  # than the clips of training, clips may be
 WINDOW_LIMITS_S = (1.0, 4.0)  # of windows: in longer ones a person does several things
 
 
@@ -126,9 +127,22 @@ class Classifier:
 
         It is their median, as far as checkpoints tell it, within ``WINDOW_LIMITS_S``.
         """
+        return WINDOW_S if self._trained_s is None else float(np.clip(self._trained_s, *WINDOW_LIMITS_S))
+
+    @property
+    def longest_clip_s(self) -> float:
+        """The longest clip to look at only as a whole, as clips that the networks were trained on were hardly longer.
+
+        Infinite where checkpoints don't tell how long those were, as published ones don't.
+        """
+        return math.inf if self._trained_s is None else LONGER * self._trained_s
+
+    @property
+    def _trained_s(self) -> float | None:
+        """The median length of the clips that the networks were trained on."""
         told = [member.checkpoint.provenance.get("clip_s") for member in self.members]
         lengths = [float(length) for length in told if isinstance(length, int | float) and 0 < length < math.inf]
-        return float(np.clip(np.median(lengths), *WINDOW_LIMITS_S)) if lengths else WINDOW_S
+        return float(np.median(lengths)) if lengths else None
 
     def scores(
         self, keypoint: Array, keypoint_score: Array | None, img_shape: tuple[int, int] | None, num_clips: int

@@ -174,12 +174,12 @@ def enough_stride(info: VideoInfo, classifier: Classifier, granularity: str, tim
     Args:
         info: of the video.
         classifier: whose clips are of so many frames.
-        granularity: of the answer; a clip is the whole video, a window of a timeline is one clip.
+        granularity: of the answer; a clip is the whole video or a window, a window of a timeline is one clip.
         timeline: its windows.
     """
     duration_s = info.num_frames / info.fps if info.num_frames else np.inf
     whole = granularity in ("clip", "person") or (granularity == "auto" and duration_s <= LONGEST_CLIP_S)
-    clip_s = duration_s if whole else min(timeline.window_s)
+    clip_s = min(duration_s, classifier.longest_clip_s) if whole else min(timeline.window_s)
     needed_fps = max(MIN_POSE_FPS, max(member.checkpoint.clips.clip_len for member in classifier.members) / clip_s)
     return max(1, int(info.fps / needed_fps + 1e-6))
 

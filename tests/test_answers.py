@@ -18,6 +18,7 @@ from stand_ins import CLASSES, DrawnPoses, Film, classifier_file, film
 from test_pipeline import annotation, pickled
 
 from skelact import pipeline
+from skelact.classifier import Classifier
 from skelact.cli import main
 from skelact.errors import SkelactError
 from skelact.pipeline import predict
@@ -282,3 +283,22 @@ def test_two_outputs_cannot_be_one_file(films: dict[str, Film], tmp_path: Path) 
     said = skelact_with("predict", films["short"].path, "--srt", tmp_path / "a", "--vtt", tmp_path / "a")
     assert said.exit_code == 2
     assert "expected a path of its own for each" in said.stderr
+
+
+def test_what_is_longer_than_the_clips_of_training_is_looked_at_in_windows_too(tmp_path: Path) -> None:
+    keypoint = np.random.default_rng(0).normal(0, 20, (1, 60, 17, 2)).cumsum(axis=1) + 500
+    sample = annotation("a", keypoint=keypoint, keypoint_score=np.ones((1, 60, 17)), fps=20.0)
+    data = pickled(tmp_path / "one.pkl", sample)
+    short = classifier_file(tmp_path / "short.safetensors", provenance={"clip_s": 0.8})
+    untold = classifier_file(tmp_path / "untold.safetensors")
+
+    def scores(model: Path) -> Any:
+        return predict(data, model, clips=1, progress=False, granularity="clip").results[0].predictions[0].scores
+
+    classifier = Classifier([untold], device="cpu")
+    parts = [keypoint[:, start : start + 20] for start in (0, 10, 20, 30, 40)]  # a second each, 1.25 times 0.8 s
+    of_windows = [classifier.scores(part, np.ones(part.shape[:3]), (1080, 1920), 1) for part in parts]
+    whole = classifier.scores(keypoint, np.ones((1, 60, 17)), (1080, 1920), 1)
+    assert np.allclose(scores(untold), whole, atol=1e-6)
+    assert np.allclose(scores(short), (whole + np.mean(of_windows, axis=0)) / 2, atol=1e-6)
+    assert not np.allclose(scores(short), whole, atol=1e-5)

@@ -148,7 +148,10 @@ def test_a_loss_that_explodes_stops_with_a_message(data: Path, tmp_path: Path) -
     ("change", "message"),
     [
         ({"split": {"train": ("s0", "missing")}}, "that no sample has"),
-        ({"class_names": ("left",)}, r"expected labels in 0\.\.0, found 0\.\.1"),
+        (
+            {"class_names": ("left",)},
+            r"sample s1 of split train: expected a label in 0\.\.0, .*, found 1",
+        ),
         ({"split": {"train": ()}}, "expected samples with labels, found none"),
     ],
 )
