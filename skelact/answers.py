@@ -103,8 +103,8 @@ def _mean_scores(
 ) -> Array:
     """Scores (classes,) of a sample; half of those of one with more than ``longest`` frames are of windows of it.
 
-    The windows overlap by half. The whole shows an action from its beginning to its end, windows show it at the speed at
-    which it was learnt.
+    The windows overlap by half. The whole shows an action from its beginning to its end, windows show it at the speed
+    at which it was learnt.
     """
     keypoint, score = sample
     whole = classifier.scores(keypoint, score, img_shape, clips)
