@@ -328,15 +328,13 @@ def info(
         return
     if plot or show:
         raise click.UsageError("--plot and --show are for datasets, .pkl files")
-    from pathlib import Path
-
     from skelact import inspect_checkpoint, writers
-    from skelact.files import not_a_source
+    from skelact.files import check_writable
 
+    if json_path not in (None, "-"):
+        check_writable(str(json_path), [path, layout])
     reports = inspect_checkpoint(path, stream, chosen)
     if json_path:
-        if json_path != "-":
-            not_a_source(Path(json_path), [Path(path), *([Path(layout)] if layout else [])])
         writers.write_json({"schema_version": writers.SCHEMA_VERSION, "checkpoints": reports}, json_path)
     if json_path != "-":
         for report in reports:
