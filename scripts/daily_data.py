@@ -1,4 +1,4 @@
-"""The dataset that skelact-daily is trained on: four sources and drawn people, made alike.
+"""The dataset that skelact-daily is trained on: five sources and drawn people, made alike.
 
     python scripts/daily_data.py --out runs/daily/daily.pkl
 
@@ -25,6 +25,7 @@ import drawn_people
 import numpy as np
 from drawn_styles import STYLES, seen
 from leave_one_out import GROUPS
+from photo_motions import moving, poses_of
 from tqdm import tqdm
 
 import skelact
@@ -34,7 +35,7 @@ from skelact.clips import resample
 from skelact.skeleton import COCO, load_layout
 from skelact.structures import Array
 
-SOURCES = ("jhmdb", "weizmann", "ut", "home", "drawn")
+SOURCES = ("jhmdb", "weizmann", "ut", "home", "drawn", "photos")
 FPS = 30.0
 WINDOW = (32, 64)  # frames, shortest and longest
 OTHERS = 5  # times as many improvised motions as of each drawn motion
@@ -137,8 +138,11 @@ def jhmdb(data: Path, work: Path) -> Iterator[Sample]:
         yield Sample(sample.frame_dir, "jhmdb", f"jhmdb{k % 10}", JHMDB[class_name], keypoint, score)
 
 
-def clips(source: str, poses: Path, names: dict[str, str], rng: np.random.Generator) -> Iterator[Sample]:
-    """Windows of Weizmann's or UT-Interaction's clips; of people who do nothing that has a name, one a clip."""
+def clips(source: str, poses: Path, names: dict[str, str], whole: bool, rng: np.random.Generator) -> Iterator[Sample]:
+    """Windows of Weizmann's or UT-Interaction's clips; of people who do nothing that has a name, one a clip.
+
+    ``whole``: with those that have windows as a whole, too.
+    """
     dataset = open_annotations(poses)
     for sample in dataset.annotations:
         class_name = names.get((dataset.class_names or ())[sample.label or 0])
@@ -146,8 +150,13 @@ def clips(source: str, poses: Path, names: dict[str, str], rng: np.random.Genera
         if class_name and found:
             group = f"{source}-{found[1]}" + ("-none" if class_name == UNKNOWN else "")
             keypoint, score = at_30_fps(sample)
-            parts = list(windows(keypoint.shape[1], rng, middle=source == "ut"))
-            for n, part in enumerate(parts[:1] if class_name == UNKNOWN else parts):
+            T = keypoint.shape[1]
+            parts = list(windows(T, rng, middle=source == "ut"))
+            if class_name == UNKNOWN:
+                parts = parts[:1]
+            elif whole and len(parts) > 1:
+                parts.append(slice(0, T))
+            for n, part in enumerate(parts):
                 name = f"{sample.frame_dir}_{n}"
                 yield Sample(name, source, group, class_name, keypoint[:, part], score[:, part])
 
@@ -295,6 +304,15 @@ def pictures(poses: Path) -> Iterator[Sample]:
         yield Sample(f"pictures/{name}", "drawn", group_of_drawn(name), class_name, keypoint, score)
 
 
+def photographs(people: Path, count: int, rng: np.random.Generator) -> Iterator[Sample]:
+    """People in photographs who move in ways that have no name."""
+    poses = poses_of(people) if count else None
+    for n in range(count):
+        assert poses is not None
+        keypoint, score = moving(poses, int(rng.integers(WINDOW[0], WINDOW[1] + 1)), FPS, rng)
+        yield Sample(str(n), "photos", f"photos{n % 10}", UNKNOWN, keypoint, score)
+
+
 def improvised(rng: np.random.Generator) -> drawn_people.Motion:
     """From one random pose to the next, as in dancing, gymnastics or work."""
     reach, steps = rng.uniform(0.3, 1.0), rng.uniform(0.2, 1.0)
@@ -354,6 +372,8 @@ def as_annotations(samples: list[Sample]) -> list[Annotation]:
     "--draw", "drawn_to", type=click.Path(path_type=Path), help="Draw videos of drawn people there, and do no more."
 )
 @click.option("--idle", is_flag=True, help="With UT-Interaction's clips of nothing that has a name, as unknown.")
+@click.option("--whole", is_flag=True, help="With whole clips of Weizmann and UT-Interaction besides windows.")
+@click.option("--photos", "from_photos", default=0, help="Samples of people in photographs who move, as unknown.")
 @click.option("--without", multiple=True, type=click.Choice(SOURCES), help="Leave this source out.")
 @click.option("--seed", default=0)
 def main(
@@ -365,6 +385,8 @@ def main(
     from_side: float,
     drawn_to: Path | None,
     idle: bool,
+    whole: bool,
+    from_photos: int,
     without: tuple[str, ...],
     seed: int,
 ) -> None:
@@ -378,10 +400,11 @@ def main(
     segments = shared / "media" / "untrimmed" / "gmdcsa24" / "segments.csv"
     found: dict[str, list[Iterator[Sample]]] = {  # generators: of a source that is left out, no file is read
         "jhmdb": [jhmdb(shared / "data" / "jhmdb", out.parent)],
-        "weizmann": [clips("weizmann", folder / "weizmann" / "weizmann.pkl", WEIZMANN, rng) for folder in poses],
-        "ut": [clips("ut", folder / "ut" / "ut.pkl", UT | (IDLE if idle else {}), rng) for folder in poses],
+        "weizmann": [clips("weizmann", folder / "weizmann" / "weizmann.pkl", WEIZMANN, whole, rng) for folder in poses],
+        "ut": [clips("ut", folder / "ut" / "ut.pkl", UT | (IDLE if idle else {}), whole, rng) for folder in poses],
         "home": [home(folder / "home" / "home.pkl", segments, rng) for folder in poses],
         "drawn": [pictures(folder / "drawn" / "drawn.pkl") for folder in poses],
+        "photos": [photographs(shared / "data" / "people", from_photos, rng)],
     }
     found["drawn"][0] = chain((act.joints(rng) for act in acts), found["drawn"][0])
     samples = [
@@ -391,7 +414,7 @@ def main(
         for k, part in enumerate(found[source])
         for sample in part
     ]
-    held = {"jhmdb0", "jhmdb1", "weizmann-lena", "home-1", "ut-9", "ut-10", "ut-7-none", "drawn0"}
+    held = {"jhmdb0", "jhmdb1", "weizmann-lena", "home-1", "ut-9", "ut-10", "ut-7-none", "drawn0", "photos0"}
     names = {sample: f"{sample.source}/{sample.name}" for sample in samples}
     val = [sample for sample in samples if sample.group in held]
     split = {"train": [sample for sample in samples if sample.group not in held], "val": val}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from skelact.report import write_report
     from skelact.testing import test
     from skelact.training import train
+
+# Torch's threads spin while they wait for each other. On a machine that other programs use too, nearly all the time can
+# go with that (scripts/beside_others.py), so they give up soon. It is read when torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 __version__ = "0.1.0"
 __all__ = [

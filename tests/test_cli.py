@@ -146,6 +146,18 @@ def test_help_is_light() -> None:
     assert result.stdout == "[]\n"
 
 
+@pytest.mark.parametrize(
+    ("told", "spins"), [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "None")]
+)
+def test_threads_that_wait_let_others_have_the_core_unless_told_otherwise(told: dict[str, str], spins: str) -> None:
+    env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import os, skelact; print(os.environ.get('GOMP_SPINCOUNT'))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env={**env, **told}, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout.strip() == spins
+
+
 def test_the_library_is_there_on_first_use() -> None:
     assert skelact.predict is pipeline.predict
     assert skelact.load_checkpoint is load_checkpoint
