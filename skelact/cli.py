@@ -215,6 +215,7 @@ def predict(
         min_duration_s=min_duration,
         regions=regions,
         json_dir=json_dir,
+        command=["skelact", *sys.argv[1:]],
         debug=bool(context.find_root().params["debug"]),
         **options,
     )
@@ -275,7 +276,7 @@ def _print_result(result: SourceResult, out: Any, auto: bool) -> None:
             continue
         ids = ", ".join(str(track_id) for track_id in prediction.track_ids)
         click.echo(f"  {prediction.start_s:.2f}-{prediction.stop_s:.2f} s, person {ids}", file=out)
-        if prediction.class_name not in [name for name, _ in prediction.top_k]:
+        if prediction.class_name != prediction.top_k[0][0]:
             click.echo(f"           {prediction.class_name}: no class is likely enough", file=out)
         for name, score in prediction.top_k:
             click.echo(f"  {score:7.1%}  {name}", file=out)

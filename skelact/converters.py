@@ -8,6 +8,7 @@ puppets (Jhuang et al., ICCV 2013), centred on the person and scaled.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,8 @@ from skelact.pose_json import (
 from skelact.skeleton import COCO, JHMDB, LAYOUTS, NTU, OPENPOSE, Layout, convert_layout, layout_of_joints
 from skelact.structures import Array
 from skelact.unpickling import load_pickle
+
+logger = logging.getLogger("skelact")
 
 FORMATS = {
     "ntu-skeleton": "NTU RGB+D .skeleton files, or folders of them",
@@ -425,6 +428,9 @@ def _with_labels(dataset: AnnotationSet, samples: Sequence[_Sample], table: str 
     annotations = [
         replace(annotation, label=labels.label.get(annotation.frame_dir)) for annotation in dataset.annotations
     ]
+    without = sum(annotation.label is None for annotation in annotations)
+    if without:
+        logger.warning("%d of %d samples have no label", without, len(annotations))
     return replace(
         dataset,
         annotations=annotations,

@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from skelact.structures import Prediction, SourceResult
-from skelact.subtitles import who
+from skelact.subtitles import of_the_file, who
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -39,7 +39,8 @@ def to_eaf(result: SourceResult) -> str:
         ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", {"MEDIA_URL": url, "MIME_TYPE": mime_type})
     last = ElementTree.SubElement(header, "PROPERTY", {"NAME": "lastUsedAnnotationId"})
     last.text = str(len(result.predictions))
-    times = sorted({_ms(time) for s in result.predictions for time in (s.start_s, s.stop_s)})
+    shift_s = of_the_file(result)
+    times = sorted({_ms(time + shift_s) for s in result.predictions for time in (s.start_s, s.stop_s)})
     order = ElementTree.SubElement(document, "TIME_ORDER")
     for time in times:
         ElementTree.SubElement(order, "TIME_SLOT", {"TIME_SLOT_ID": f"ts{time}", "TIME_VALUE": str(time)})
@@ -56,8 +57,8 @@ def to_eaf(result: SourceResult) -> str:
                 "ALIGNABLE_ANNOTATION",
                 {
                     "ANNOTATION_ID": f"a{number}",
-                    "TIME_SLOT_REF1": f"ts{_ms(segment.start_s)}",
-                    "TIME_SLOT_REF2": f"ts{_ms(segment.stop_s)}",
+                    "TIME_SLOT_REF1": f"ts{_ms(segment.start_s + shift_s)}",
+                    "TIME_SLOT_REF2": f"ts{_ms(segment.stop_s + shift_s)}",
                 },
             )
             ElementTree.SubElement(annotation, "ANNOTATION_VALUE").text = NOT_XML.sub("\ufffd", segment.class_name)

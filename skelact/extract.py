@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tqdm import tqdm
 import skelact
 from skelact.annotations import Annotation, AnnotationSet, save_annotations
 from skelact.cleaning import Cleaning
-from skelact.clips import tracks_keypoint
+from skelact.clips import resample, tracks_keypoint
 from skelact.errors import SkelactError
 from skelact.files import atomic_path, check_writable
 from skelact.labelling import Clip, Labels, find_clips, groups_of, label_clips, make_split
@@ -35,7 +36,8 @@ from skelact.tracking import DEFAULT_TRACKER, Tracker, tracker_key
 logger = logging.getLogger("skelact")
 
 # Part of the key under which poses are kept: raise it when they would come out differently.
-POSES_VERSION = 3
+POSES_VERSION = 4
+IRREGULAR = 1.0  # frames by which one may come early or late
 REPORT_FIELDS = ("path", "name", "status", "frames", "persons", "frames_with_poses", "class_name", "split", "reason")
 
 
@@ -273,17 +275,28 @@ def _without_excluded(clips: list[Clip], exclude: str | Path | None) -> list[Cli
 
 
 def _annotation(clip: Clip, sequence: PoseSequence, persons: Sequence[Track], label: int | None) -> Annotation:
+    """A sample, whose frames come regularly: those of a video with a variable frame rate are made by interpolation."""
     keypoint, score = tracks_keypoint(persons, sequence.num_frames)
-    return Annotation(clip.name, keypoint, score, sequence.info.img_shape, label, {"fps": sequence.info.fps})
+    fps, time_s = sequence.info.fps, sequence.time_s - sequence.time_s[0]
+    if np.abs(time_s - np.arange(len(time_s)) / fps).max() > IRREGULAR / fps:
+        fps = 1 / float(np.median(np.diff(time_s)))
+        regular_s = np.arange(int(time_s[-1] * fps + 1e-6) + 1) / fps
+        keypoint, score = resample(keypoint, score, np.interp(regular_s, time_s, np.arange(len(time_s))))
+        logger.info("%s: its frames come irregularly; its sample has %.4g a second", clip.path, fps)
+    return Annotation(clip.name, keypoint, score, sequence.info.img_shape, label, {"fps": fps})
 
 
 def _split_of(told: Labels, names: set[str], groups: dict[str, str], seed: int) -> dict[str, tuple[str, ...]]:
     """The split that came with the labels, else a new one; only of samples that are there."""
-    if told.split:
-        return {name: tuple(m for m in members if m in names) for name, members in told.split.items()}
     labelled = {name: label for name, label in told.label.items() if name in names}
     if 0 < len(labelled) < len(names):
         logger.warning("%d of %d videos have no label and are in no split", len(names) - len(labelled), len(names))
+    if told.split:
+        split = {name: tuple(m for m in members if m in names) for name, members in told.split.items()}
+        left = len(labelled) - len(set(chain.from_iterable(split.values())) & labelled.keys())
+        if left:
+            logger.warning("videos that have a label but are in none of the splits (%s): %d", ", ".join(split), left)
+        return split
     return make_split(labelled, groups, seed) if labelled else {}
 
 

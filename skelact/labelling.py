@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from skelact.errors import SkelactError
 from skelact.ntu import NTU120_CLASSES, is_ntu120, ntu_sample, ntu_splits
 from skelact.video import find_videos
 from skelact.weights import NTU60_CLASSES
+
+logger = logging.getLogger("skelact")
 
 SPLIT_FOLDERS = ("train", "val", "test")
 VAL_SHARE = 0.2
@@ -118,7 +121,9 @@ def _from_table(clips: Sequence[Clip], table: Path) -> Labels:
     by_key: dict[str, list[str]] = {}
     for row in rows:
         for key in (row[0], str((table.parent / row[0]).resolve())):
-            by_key[key] = row
+            if by_key.setdefault(key, row) != row:
+                other = ", ".join(by_key[key])
+                raise SkelactError(f"labels {table}: expected one row a path, found {', '.join(row)} and {other}")
     told: dict[str, list[str]] = {}
     for clip in clips:
         inside = Path(*clip.folder, clip.path.name).as_posix()
@@ -128,6 +133,11 @@ def _from_table(clips: Sequence[Clip], table: Path) -> Labels:
             told[clip.name] = by_key[found]
     if not told:
         raise SkelactError(f"labels {table}: none of its {len(rows)} paths is one of the {len(clips)} videos")
+    used = {row[0] for row in told.values()}
+    unused = [row[0] for row in rows if row[0] not in used]
+    if unused:
+        some = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
+        logger.warning("labels %s: no video belongs to %d of its %d rows: %s", table, len(unused), len(rows), some)
     texts = {row[1] for row in told.values()}
     if all(text.isdecimal() for text in texts):
         last = max(map(int, texts))

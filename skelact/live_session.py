@@ -9,7 +9,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,15 +193,21 @@ class LiveSession:
             SkelactError: the source can't be opened, or gives no frame in time.
         """
         with self._frames:
+            last_s = 0.0
             for frame in self._frames:
                 self._see(frame)
+                last_s = frame.time_s
                 if frame.time_s >= (self._num_steps + 1) * self.settings.step_s:
-                    yield from self._step(frame)
+                    yield from self._step(int(frame.time_s / self.settings.step_s))
                 if frame.time_s >= self._duration_s:
                     break
+        # The step that the source ended in, of which it has a part.
+        number, stop_s = math.ceil(last_s / self.settings.step_s), last_s + 1 / ASSUMED_FPS
+        events = self._step(number) if number > self._num_steps else []
         for subject in self._grid.subjects:
-            yield from self._feed(subject, math.inf)
-        yield from self._segmenter.close_all()
+            events += self._feed(subject, math.inf)
+        for event in [*events, *self._segmenter.close_all()]:
+            yield replace(event, start_s=min(event.start_s, stop_s), stop_s=min(event.stop_s, stop_s))
 
     def _see(self, frame: Frame) -> None:
         """Find and follow everybody in a frame."""
@@ -220,9 +226,9 @@ class LiveSession:
         if self._on_frame:
             self._on_frame(lambda: self._view(frame, index))
 
-    def _step(self, frame: Frame) -> list[Event]:
-        """Classify the windows that stop at the latest step of time that this frame has passed."""
-        self._num_steps = int(frame.time_s / self.settings.step_s)
+    def _step(self, number: int) -> list[Event]:
+        """Classify the windows that stop at this step of time, the latest."""
+        self._num_steps = number
         now_s = self._num_steps * self.settings.step_s
         tracks = [ring.track(self._times, self._clean) for ring in self._rings.values()]
         tracks = [track for track in tracks if _mean_score(track) >= MIN_BBOX_SCORE]

@@ -46,12 +46,13 @@ from skelact.timeline import MIN_DURATION_S, TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, build_tracks, stretch, tracker_key
 from skelact.video import find_videos, probe_video, read_frames
 from skelact.windows import STEP_S
-from skelact.writers import read_key, to_json, versions, write_json, write_text
+from skelact.writers import answers_before, to_json, versions, write_json, write_text
 
 logger = logging.getLogger("skelact")
 
 DEFAULT_MODEL = "skelact-daily"
 DEFAULT_POSE_MODEL = "auto"
+FPS_TOLERANCE = 0.01  # of a rate that a container tells
 MIN_POSE_FPS = 12.5  # poses a second with which people are still followed
 OUTPUTS = {"out_video": ".mp4", "srt": ".srt", "vtt": ".vtt", "eaf": ".eaf"}  # files for one source each
 SUBTITLES: dict[str, Callable[[SourceResult], str]] = {"srt": to_srt, "vtt": to_vtt, "eaf": to_eaf}
@@ -98,14 +99,16 @@ class FollowedFrames:
         """Everybody in all frames, mended, ranked by ``persons.rank_tracks``, and cleaned if wanted."""
         mending = Mending(max_gap=max(1, round(Mending.max_gap / self.stride)))
         times = np.array(self.time_s)
+        info = replace(self.info, fps=_mean_fps(times, self.info.fps))
+        fps = info.fps / self.stride
         cuts_s = tuple(times[find_cuts(self._differences)].tolist())
-        tracks = build_tracks(self._frames, self._ids, self.fps, self._colours, mending)
+        tracks = build_tracks(self._frames, self._ids, fps, self._colours, mending)
         if clean:
-            tracks = clean_tracks(tracks, self.fps, cuts_s)
+            tracks = clean_tracks(tracks, fps, cuts_s)
         tracks = tuple(stretch(track, self.stride, times) for track in tracks)
         faces = self._faces()
         return PoseSequence(
-            info=self.info,
+            info=info,
             tracks=rank_tracks(tracks, self.info.img_shape, len(times)),
             num_frames=len(times),
             layout=COCO.name,
@@ -125,6 +128,13 @@ class FollowedFrames:
         keypoint, bbox = (np.concatenate([getattr(each, of) for each in self._frames]) for of in ("keypoint", "bbox"))
         ends = np.cumsum([len(each.bbox) for each in self._frames])
         return np.split(find_faces(keypoint, bbox), ends[:-1])
+
+
+def _mean_fps(times: Array, told: float) -> float:
+    """Of frames at (T,) seconds; what the container told where it is right: times may be rounded."""
+    span_s = float(times[-1] - times[0]) if len(times) else 0.0
+    mean = (len(times) - 1) / span_s if span_s > 0 else told
+    return mean if abs(mean - told) > FPS_TOLERANCE * told else told
 
 
 def estimate_poses(
@@ -402,6 +412,7 @@ def predict(
     progress: bool = True,
     on_result: Callable[[SourceResult], None] | None = None,
     debug: bool = False,
+    command: Sequence[str] = (),
 ) -> PredictionSet:
     """Tell what people do in videos.
 
@@ -431,11 +442,13 @@ def predict(
         blur_faces: hide the faces of everybody in the overlay.
         srt, vtt, eaf: where to write subtitles or ELAN's annotations; folders if there are several sources.
         json_dir: a folder for one JSON a source, written as each is done. A source whose JSON is there, from the same
-            file and the same settings, is not done again (and not in what this returns).
+            file and the same settings and with the outputs wanted, is not done again: its answers are read from there,
+            without people and timelines.
         workers, engine, ray_address: as in ``runner.run_tasks``.
         progress: bars on stderr.
-        on_result: called with each result as it comes.
+        on_result: called with each result as it comes; not with those of sources that were done before.
         debug: let unexpected errors of one source end the run, with their traceback.
+        command: the command line, for the JSONs in ``json_dir``.
 
     Returns:
         One result a source, in order; failed ones have an ``error``.
@@ -506,8 +519,14 @@ def predict(
 
     jsons = _output_paths(found, named, json_dir, ".json", into_folder=True)
     keys = [_result_key(path, settings, predictor.classifier) if json_dir else "" for path in found]
-    lacking = [any(not path.exists() for path in own.values()) for own in outputs]
-    todo = [k for k, path in enumerate(jsons) if path is None or lacking[k] or read_key(path) != keys[k]]
+    before = [
+        answers_before(path, key, own) if path and key else None
+        for path, key, own in zip(jsons, keys, outputs, strict=True)
+    ]
+    by_source = {k: answers for k, answers in enumerate(before) if answers is not None}
+    if by_source:
+        logger.info("%d of %d sources were done before, %s tells of them", len(by_source), len(found), json_dir)
+    todo = [k for k in range(len(found)) if k not in by_source]
     items = [(found[k], outputs[k], settings) for k in todo]
 
     def results_of() -> Iterator[tuple[int, Iterable[SourceResult] | Lost]]:
@@ -520,7 +539,6 @@ def predict(
                     bar.update()
                     yield done
 
-    by_source: dict[int, list[SourceResult]] = {}
     for k, answers in results_of():
         source = todo[k]
         if isinstance(answers, Lost):
@@ -534,7 +552,10 @@ def predict(
         path = jsons[source]
         if path:
             failed = any(result.error is not None for result in by_source[source])  # to be tried again
-            write_json({"key": "" if failed else keys[source], **to_json(summary(by_source[source]))}, str(path))
+            key = "" if failed else keys[source]
+            written = {kind: str(out.absolute()) for kind, out in outputs[source].items()}
+            told = to_json(summary(by_source[source]), list(command))
+            write_json({"key": key, "outputs": written, **told}, str(path))
     return summary(result for source in sorted(by_source) for result in by_source[source])
 
 

@@ -137,6 +137,7 @@ def _section(
     facts = f"{clock(duration_s)}, {int(shape['width'])} x {int(shape['height'])}, {people} person{'s' * (people != 1)}"
     problems = "".join(f'<p class="problem">{html.escape(str(text))}</p>' for text in result["warnings"])
     source = _video_of(result, json_path, out, video, embed, alone=len(content["results"]) == 1)
+    offset_s = float(shape.get("start_s", 0)) if video is None else 0.0  # an overlay begins with the first picture
     player = (
         f'<video controls preload="metadata" src="{html.escape(source)}"></video>'
         '<p class="problem unplayable" hidden>Your browser cannot show this video. Make an overlay with '
@@ -162,7 +163,7 @@ def _section(
     )
     layout = str(result["poses"]["layout"])
     parts = [
-        f'<section data-duration="{duration_s:.6f}">',
+        f'<section data-duration="{duration_s:.6f}" data-offset="{offset_s:.6f}">',
         f'{title}<p class="facts">{facts}</p>{problems}{player}',
         '<p class="current" aria-live="off"></p>',
         f"<h3>By person</h3>{persons}{scale}",

@@ -20,12 +20,15 @@ class VideoInfo:
         img_shape: (H, W) in pixels, as shown: rotation metadata is already applied.
         fps: average frames per second.
         num_frames: the container's claim, only a hint; 0 if it makes none.
+        start_s: when its first picture is shown, in seconds from the start of the file; more than 0 where the sound
+            begins earlier. All other times count from that picture.
     """
 
     path: str
     img_shape: tuple[int, int]
     fps: float
     num_frames: int
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True)

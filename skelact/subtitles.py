@@ -20,9 +20,14 @@ def known(result: SourceResult) -> list[Prediction]:
     return sorted(told, key=lambda prediction: prediction.start_s)
 
 
+def of_the_file(result: SourceResult) -> float:
+    """What to add to times so that they count from the start of the source's file, as players do."""
+    return result.sequence.info.start_s if result.sequence else 0.0
+
+
 def to_srt(result: SourceResult) -> str:
     """SubRip. Players show one cue at a time, so each tells all that goes on, with a line for each person and pair."""
-    segments = known(result)
+    segments, shift_s = known(result), of_the_file(result)
     cues: list[str] = []
     for start_s, stop_s in pairwise(sorted({time for s in segments for time in (s.start_s, s.stop_s)})):
         lines = [
@@ -31,15 +36,16 @@ def to_srt(result: SourceResult) -> str:
             if segment.start_s <= start_s and segment.stop_s >= stop_s
         ]
         if lines:
-            span = f"{clock(start_s)} --> {clock(stop_s)}".replace(".", ",")
+            span = f"{clock(start_s + shift_s)} --> {clock(stop_s + shift_s)}".replace(".", ",")
             cues.append("\n".join([str(len(cues) + 1), span, *lines]))
     return "".join(f"{cue}\n\n" for cue in cues)
 
 
 def to_vtt(result: SourceResult) -> str:
     """WebVTT, with a cue for each segment; players stack those that overlap. Persons are voices, for CSS to style."""
+    shift_s = of_the_file(result)
     cues = [
-        f"{clock(segment.start_s)} --> {clock(segment.stop_s)}\n"
+        f"{clock(segment.start_s + shift_s)} --> {clock(segment.stop_s + shift_s)}\n"
         f"<v {who(segment.track_ids)}>{html.escape(_line(segment.class_name), quote=False)}"
         for segment in known(result)
     ]

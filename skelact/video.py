@@ -71,7 +71,9 @@ def probe_video(path: str | Path) -> VideoInfo:
         if first is None:
             raise _undecodable(path, stream)
         height, width = _upright(np.empty((first.height, first.width)), _turn(first)).shape
-        return VideoInfo(str(path), (height, width), _fps(stream), max(0, stream.frames))
+        return VideoInfo(
+            str(path), (height, width), _fps(stream), max(0, stream.frames), _start_s(first, container, stream)
+        )
 
 
 def read_frames(path: str | Path) -> Iterator[Frame]:
@@ -414,6 +416,12 @@ def _time_s(timed: Any, stream: Any) -> float | None:
     """When a packet or frame is shown, in seconds of the container's time, if it tells."""
     time = timed.dts if timed.pts is None or _is_avi(stream) else timed.pts
     return None if time is None else float(time * stream.time_base)
+
+
+def _start_s(first: Any, container: Any, stream: Any) -> float:
+    """When the first picture is shown, in seconds from the start of the file."""
+    told = None if _is_avi(stream) else _time_s(first, stream)
+    return 0.0 if told is None else max(0.0, told - (container.start_time or 0) / av.time_base)
 
 
 def _stop_s(packet: Any, stream: Any) -> float:

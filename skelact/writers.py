@@ -8,7 +8,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ def _result(result: SourceResult) -> dict[str, Any]:
         "width": sequence.info.img_shape[1],
         "fps": sequence.info.fps,
         "num_frames": sequence.num_frames,
+        "start_s": round(sequence.info.start_s, 6),
     }
     content["poses"] = {"layout": sequence.layout, **sequence.provenance}
     content["tracks"] = [
@@ -198,9 +199,50 @@ def write_json(content: dict[str, Any], path: str) -> None:
     write_text(text + "\n", path)
 
 
-def read_key(path: Path) -> str | None:
-    """The key under which a JSON was written (``predict`` with ``json_dir``); None if there is none."""
+def answers_before(path: Path, key: str, outputs: Mapping[str, Path]) -> list[SourceResult] | None:
+    """What a source was answered with before, by its JSON; None where it has to be done again.
+
+    Args:
+        path: a JSON that ``predict`` wrote into ``json_dir``.
+        key: of the source, its file and the settings.
+        outputs: that are wanted besides, by kind. They must have been written with that JSON, and not since.
+
+    Returns:
+        The results without people and timelines, which the JSON does not tell whole.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("key") or None
-    except (OSError, ValueError, AttributeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["key"] != key:
+            return None
+        written = path.stat().st_mtime_ns
+        for kind, out in outputs.items():
+            if content["outputs"].get(kind) != str(out.absolute()) or out.stat().st_mtime_ns > written:
+                return None
+        class_names = tuple(content["class_names"])
+        return [_result_before(result, class_names) for result in content["results"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _result_before(content: Mapping[str, Any], class_names: tuple[str, ...]) -> SourceResult:
+    """A result that ``_result`` wrote."""
+    predictions = (
+        Prediction(
+            start_s=told["start_s"],
+            stop_s=told["stop_s"],
+            track_ids=tuple(told["track_ids"]),
+            class_name=told["class_name"],
+            score=told["score"],
+            top_k=tuple((each["class_name"], each["score"]) for each in told["top_k"]),
+            scores=np.array(told["scores"]),
+            class_names=class_names,
+        )
+        for told in content["predictions"]
+    )
+    return SourceResult(
+        content["source"],
+        predictions=tuple(predictions),
+        warnings=tuple(content["warnings"]),
+        granularity=content["granularity"],
+        overlay=content.get("overlay"),
+    )

@@ -122,6 +122,15 @@ def test_memory_is_bounded(camera: HttpStream, classifier: Path, estimator: Wavi
     assert len(session._times) <= (1.0 + 0.25) * FPS + 2
 
 
+def test_what_is_done_at_the_end_of_a_video_ends_with_it(
+    classifier: Path, estimator: Waving, waving: list[tuple[Any, Any, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.mp4"
+    drawn_people.write_video(path, [waving[k % len(waving)][0] for k in range(26)], FPS)  # 1.73 s
+    events = list(skelact.live(path, classifier, **SMALL))
+    assert 1.6 < max(event.stop_s for event in events) < 1.75
+
+
 def test_a_video_plays_at_its_own_rate(tmp_path: Path) -> None:
     film = stand_ins.film(tmp_path / "film.mp4", drawn_people.scene_of("wave"), seconds=1.0)
     started_s = time.monotonic()

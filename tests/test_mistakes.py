@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from stand_ins import DrawnPoses, classifier_file, film
+from stand_ins import DrawnPoses, Film, classifier_file, film
 
 from skelact import extract, pipeline
 from skelact.annotations import load_annotations
-from skelact.cli import main
+from skelact.cli import _print_result, main
+from skelact.structures import Prediction, SourceResult
 
 Pickle = Callable[..., Path]
 
@@ -332,3 +334,143 @@ def test_what_auto_chose_is_in_the_json_of_a_folder_too(
     skelact_with("predict", tmp_path / "videos", "--model", model, "--json", f"{tmp_path}/jsons/")
     assert asked[0]["name"] == "skelact-pose"
     assert "offline" in asked[0]["chosen"]
+
+
+# --- what one file says and another does not ---------------------------------------------------------------------
+
+
+def predict_into(folder: Path, model: Path, videos: Path, *more: object) -> Result:
+    done = skelact_with("predict", videos, "--model", model, "--pose-model", "drawn", "--json", f"{folder}/", *more)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def test_an_answer_unknown_is_told_even_if_a_class_of_that_name_is_among_the_best(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    top_k = (("fall", 0.4), ("unknown", 0.2))
+    prediction = Prediction(0, 1, (1,), "unknown", 0.4, top_k, np.array([0.4, 0.2]), ("fall", "unknown"))
+    result = SourceResult("a.mp4", predictions=(prediction,), granularity="clip")
+    _print_result(result, sys.stdout, auto=False)
+    assert "unknown: no class is likely enough" in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_writes_the_whole_csv(
+    drawn: DrawnPoses, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table, videos = tmp_path / "a.csv", tmp_path / "videos"
+    first = predict_into(tmp_path / "jsons", model, videos, "--csv", table)
+    whole = table.read_text()
+    assert len(whole.splitlines()) == 1 + 2 * 2
+    again = predict_into(tmp_path / "jsons", model, videos, "--csv", table)
+    assert table.read_text() == whole
+    assert first.stdout
+    assert not again.stdout
+    assert "2 of 2 sources were done before" in caplog.text
+    (tmp_path / "jsons" / "walk" / "x.json").unlink()
+    predict_into(tmp_path / "jsons", model, videos, "--csv", table)
+    assert table.read_text() == whole
+
+
+def test_a_subtitle_of_another_run_is_not_taken_for_this_one_s(drawn: DrawnPoses, model: Path, tmp_path: Path) -> None:
+    videos, subtitles = tmp_path / "videos", tmp_path / "srt"
+    predict_into(tmp_path / "one", model, videos, "--classes", "wave", "--srt", subtitles)
+    predict_into(tmp_path / "two", model, videos, "--classes", "walk")
+    predict_into(tmp_path / "two", model, videos, "--classes", "walk", "--srt", subtitles)
+    assert {"walk"} == {line.split(": ")[1] for line in read_all(subtitles).splitlines() if line.startswith("Person")}
+    assert predict_into(tmp_path / "two", model, videos, "--classes", "walk", "--srt", subtitles).stdout == ""
+    predict_into(tmp_path / "one", model, videos, "--classes", "wave", "--srt", subtitles)
+    assert "wave" in read_all(subtitles), "nor one that was written over since"
+
+
+def read_all(folder: Path) -> str:
+    return "\n".join(path.read_text() for path in sorted(folder.rglob("*.srt")))
+
+
+def test_the_json_in_a_folder_has_the_command_line_too(drawn: DrawnPoses, model: Path, tmp_path: Path) -> None:
+    predict_into(tmp_path / "jsons", model, tmp_path / "videos")
+    assert json.loads((tmp_path / "jsons" / "walk" / "x.json").read_text())["command"][0] == "skelact"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_variable_rate_becomes_a_regular_one_in_a_dataset(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: DrawnPoses
+) -> None:
+    """Half a second at 30 frames/s, a second at 10: somebody walks at an even pace."""
+    scene, size = drawn_people.scene_of("walk"), (320, 180)
+    times = [k / 30 for k in range(15)] + [0.5 + k / 10 for k in range(10)]
+    pictures = list(drawn_people.render(scene, 46, 30, size))
+    shown = [pictures[round(time_s * 30)] for time_s in times]
+    path = tmp_path / "irregular" / f"a{suffix}"
+    path.parent.mkdir()
+    drawn_people.write_video(path, (image for image, _, _ in shown), 30, times_s=times)
+    drawn.films = [Film(path, [(keypoint, bbox) for _, keypoint, bbox in shown], shown[0][0])]
+    made = skelact_with("extract-poses", path.parent, "--out", tmp_path / "o.pkl", "--workers", 1, "--no-clean")
+    assert made.exit_code == 0, made.output
+    (sample,) = load_annotations(tmp_path / "o.pkl").annotations
+    fps, T = sample.extra["fps"], sample.keypoint.shape[1]
+    assert (T - 1) / fps == pytest.approx(1.4, abs=1.1 / fps)
+    assert sample.keypoint_score is not None
+    assert (sample.keypoint_score > 0).all()
+    truth = np.array([keypoint[0] for _, keypoint, _ in pictures])[np.round(np.arange(T) / fps * 30).astype(int)]
+    assert np.abs(sample.keypoint[0] - truth).mean() < 3, "everybody is where they are at that time"
+
+
+def test_subtitles_of_a_video_that_starts_after_its_sound_are_on_the_file_s_clock(
+    drawn: DrawnPoses, model: Path, tmp_path: Path
+) -> None:
+    scene = drawn_people.scene_of("walk")
+    path = tmp_path / "late.mkv"
+    pictures = list(drawn_people.render(scene, 9, 15, (320, 180)))
+    times = [2 + k / 15 for k in range(9)]
+    drawn_people.write_video(path, (image for image, _, _ in pictures), 15, audio="silent", times_s=times)
+    drawn.films = [Film(path, [(keypoint, bbox) for _, keypoint, bbox in pictures], pictures[0][0])]
+    result, subtitles, page = tmp_path / "r.json", tmp_path / "r.srt", tmp_path / "r.html"
+    skelact_with("predict", path, "--model", model, "--json", result, "--srt", subtitles, "--eaf", tmp_path / "r.eaf")
+    video = json.loads(result.read_text())["results"][0]["video"]
+    assert video["start_s"] == pytest.approx(2, abs=0.03)  # the sound's first packet is some ms early
+    assert subtitles.read_text().splitlines()[1].startswith("00:00:02,0")
+    assert 'TIME_VALUE="20' in (tmp_path / "r.eaf").read_text()
+    assert skelact_with("report", result, "--out", page).exit_code == 0
+    assert f'data-offset="{video["start_s"]:.6f}"' in page.read_text()
+
+
+# --- labels that do not fit --------------------------------------------------------------------------------------
+
+
+def extracted(tmp_path: Path, table: str) -> Result:
+    (tmp_path / "labels.csv").write_text(table)
+    return skelact_with(
+        *("extract-poses", tmp_path / "videos", "--out", tmp_path / "o.pkl", "--workers", 1),
+        *("--labels", tmp_path / "labels.csv"),
+    )
+
+
+def test_a_mistyped_path_in_a_table_of_labels_is_told(
+    drawn: DrawnPoses, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = extracted(tmp_path, "walk/x.mp4,walk,train\nwave/y.mp4,wave,val\n")
+    assert made.exit_code == 0
+    assert "no video belongs to 1 of its 2 rows: wave/y.mp4" in caplog.text
+    assert "1 of 2 videos have no label" in caplog.text
+
+
+def test_a_row_without_a_split_beside_others_with_one_is_told(
+    drawn: DrawnPoses, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = extracted(tmp_path, "walk/x.mp4,walk,train\nwave/x.mp4,wave,\n")
+    assert made.exit_code == 0
+    assert "but are in none of the splits (train): 1" in caplog.text
+
+
+def test_two_labels_for_one_video_are_refused(drawn: DrawnPoses, tmp_path: Path) -> None:
+    one_line(extracted(tmp_path, "walk/x.mp4,walk,train\nwalk/x.mp4,wave,train\n"), "one row a path", "walk/x.mp4")
+
+
+def test_samples_that_lose_their_label_are_counted(
+    dataset: Pickle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "labels.csv").write_text("s0,wave\n")
+    made = skelact_with("convert", dataset(), "--labels", tmp_path / "labels.csv", "--out", tmp_path / "o.pkl")
+    assert made.exit_code == 0
+    assert "3 of 4 samples have no label" in caplog.text

@@ -81,7 +81,7 @@ def test_json_tells_what_made_it(predictions: PredictionSet) -> None:
 def test_json_of_a_video(predictions: PredictionSet) -> None:
     result = to_json(predictions)["results"][0]
     assert (result["source"], result["error"], result["warnings"]) == ("a.mp4", None, ["mind the aspect ratio"])
-    assert result["video"] == {"height": 360, "width": 640, "fps": 30.0, "num_frames": 90}
+    assert result["video"] == {"height": 360, "width": 640, "fps": 30.0, "num_frames": 90, "start_s": 0.0}
     assert result["poses"]["layout"] == "coco"
     assert result["poses"]["pose_model_sha256"] == "0" * 64
 

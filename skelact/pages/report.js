@@ -2,6 +2,7 @@
 for (const section of document.querySelectorAll("section")) {
   const video = section.querySelector("video");
   const duration = Number(section.dataset.duration);
+  const offset = Number(section.dataset.offset);  // of the first picture in the file; times count from it
   const current = section.querySelector(".current");
   const segments = [...section.querySelectorAll("[data-start]")];
 
@@ -16,7 +17,7 @@ for (const section of document.querySelectorAll("section")) {
     current.replaceChildren(...told.map((text) => Object.assign(document.createElement("b"), { textContent: text })));
   };
   const seek = (time) => {
-    if (video) video.currentTime = time;
+    if (video) video.currentTime = time + offset;
     show(time);
   };
   for (const segment of segments) {
@@ -32,7 +33,7 @@ for (const section of document.querySelectorAll("section")) {
     });
   }
   if (video) {
-    for (const name of ["timeupdate", "seeked"]) video.addEventListener(name, () => show(video.currentTime));
+    for (const name of ["timeupdate", "seeked"]) video.addEventListener(name, () => show(Math.max(0, video.currentTime - offset)));
     const failed = () => { section.querySelector(".unplayable").hidden = false; };
     video.addEventListener("error", failed);
     if (video.error) failed();
