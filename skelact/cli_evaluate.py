@@ -85,7 +85,9 @@ def test(
 @click.argument("dumps", nargs=-1, required=True, metavar="A.pkl B.pkl...", type=click.Path())
 @cli_options.fusion_weights
 @click.option("--softmax", is_flag=True, help="The dumps hold logits, not scores.")
-@click.option("--labels", type=click.Path(), metavar="DATA.pkl", help="Dataset with the labels of bare scores; also tells the names of classes.")
+@click.option(
+    "--labels", type=click.Path(), metavar="DATA.pkl", help="Dataset with the labels of bare scores, and the classes."
+)
 @click.option("--split", metavar="NAME", help="The split of --labels that was tested.")
 @_outputs
 def fuse(dumps: tuple[str, ...], json_path: str | None, quiet: bool, **options: Any) -> None:
