@@ -8,7 +8,7 @@ import numpy as np
 
 from skelact.calibration import UNKNOWN
 from skelact.classifier import Classifier
-from skelact.clips import tracks_keypoint
+from skelact.clips import regular, tracks_keypoint
 from skelact.errors import SkelactError
 from skelact.persons import main_persons
 from skelact.structures import Array, PoseSequence, Prediction, SourceResult, Track
@@ -77,16 +77,20 @@ def predict_sequence(
     img_shape = sequence.info.img_shape
     if granularity == "person":
         groups: list[tuple[Track, ...]] = [(track,) for track in sequence.tracks]
-        samples = [tracks_keypoint((replace(track, start_frame=0),), track.num_frames) for track in sequence.tracks]
+        poses = [tracks_keypoint((replace(track, start_frame=0),), track.num_frames) for track in sequence.tracks]
+        of_frames = [track.time_s for track in sequence.tracks]
         times = [extent(group) for group in groups]
     else:
         persons = sequence.tracks[: classifier.num_person]
         if "pose_model" in sequence.provenance:
             persons = main_persons(sequence.tracks, img_shape, sequence.num_frames, classifier.num_person)
-        groups, samples = [persons], [tracks_keypoint(persons, sequence.num_frames)]
-        times = [(0.0, sequence.duration_s)]
-    longest = round(min(classifier.longest_clip_s, sequence.duration_s) * sequence.info.fps)
-    scores = [_mean_scores(classifier, sample, longest, img_shape, clips) for sample in samples]
+        groups, poses = [persons], [tracks_keypoint(persons, sequence.num_frames)]
+        of_frames, times = [sequence.time_s], [(0.0, sequence.duration_s)]
+    longest_s = min(classifier.longest_clip_s, sequence.duration_s)
+    scores = []
+    for each, time_s in zip(poses, of_frames, strict=True):
+        keypoint, score, fps = regular(*each, time_s, sequence.info.fps)
+        scores.append(_mean_scores(classifier, (keypoint, score), round(longest_s * fps), img_shape, clips))
     predictions = tuple(
         _prediction(tuple(track.track_id for track in group), *span, row, classifier.scored_names, topk, unknown_below)
         for group, span, row in zip(groups, times, scores, strict=True)

@@ -21,6 +21,7 @@ STREAMS = ("joint", "bone", "joint-motion", "bone-motion")
 NORMALISERS = ("published", "body")
 SAMPLINGS = ("uniform", "interpolate")
 KNOWN_SCORE = 0.3
+IRREGULAR = 1.0  # frames by which one may come early or late
 NOWHERE = 1e-8  # metres: a person all of whose coordinates are smaller is not there
 TEST_SPAN = 0.9  # share of the sample in each of several interpolated test clips
 # Test clips are random but always the same: the field seeds NumPy's legacy generator with this for each sample.
@@ -388,6 +389,24 @@ def resample(keypoint: Array, keypoint_score: Array | None, times: Array) -> tup
     if keypoint_score is None:
         return between, None
     return between, keypoint_score[:, before] * weight_before + keypoint_score[:, after] * weight_after
+
+
+def regular(
+    keypoint: Array, keypoint_score: Array | None, time_s: Array, fps: float
+) -> tuple[Array, Array | None, float]:
+    """The same poses at a constant rate, and the rate; untouched where no frame is off by more than ``IRREGULAR``.
+
+    Args:
+        keypoint, keypoint_score: (M, T, V, C) and (M, T, V).
+        time_s: (T,) of the frames, increasing.
+        fps: their mean rate. Irregular ones get the rate that most frames come at, the median.
+    """
+    time_s = time_s - time_s[0]
+    if np.abs(time_s * fps - np.arange(len(time_s))).max() <= IRREGULAR:
+        return keypoint, keypoint_score, fps
+    fps = 1 / float(np.median(np.diff(time_s)))
+    times = np.arange(int(time_s[-1] * fps + 1e-6) + 1) / fps
+    return *resample(keypoint, keypoint_score, np.interp(times, time_s, np.arange(len(time_s)))), fps
 
 
 # --- slots -------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from tqdm import tqdm
 import skelact
 from skelact.annotations import Annotation, AnnotationSet, save_annotations
 from skelact.cleaning import Cleaning
-from skelact.clips import resample, tracks_keypoint
+from skelact.clips import regular, tracks_keypoint
 from skelact.errors import SkelactError
 from skelact.files import atomic_path, check_writable
 from skelact.labelling import Clip, Labels, find_clips, groups_of, label_clips, make_split
@@ -37,7 +37,6 @@ logger = logging.getLogger("skelact")
 
 # Part of the key under which poses are kept: raise it when they would come out differently.
 POSES_VERSION = 4
-IRREGULAR = 1.0  # frames by which one may come early or late
 REPORT_FIELDS = ("path", "name", "status", "frames", "persons", "frames_with_poses", "class_name", "split", "reason")
 
 
@@ -276,12 +275,9 @@ def _without_excluded(clips: list[Clip], exclude: str | Path | None) -> list[Cli
 
 def _annotation(clip: Clip, sequence: PoseSequence, persons: Sequence[Track], label: int | None) -> Annotation:
     """A sample, whose frames come regularly: those of a video with a variable frame rate are made by interpolation."""
-    keypoint, score = tracks_keypoint(persons, sequence.num_frames)
-    fps, time_s = sequence.info.fps, sequence.time_s - sequence.time_s[0]
-    if np.abs(time_s - np.arange(len(time_s)) / fps).max() > IRREGULAR / fps:
-        fps = 1 / float(np.median(np.diff(time_s)))
-        regular_s = np.arange(int(time_s[-1] * fps + 1e-6) + 1) / fps
-        keypoint, score = resample(keypoint, score, np.interp(regular_s, time_s, np.arange(len(time_s))))
+    poses = tracks_keypoint(persons, sequence.num_frames)
+    keypoint, score, fps = regular(*poses, sequence.time_s, sequence.info.fps)
+    if keypoint is not poses[0]:
         logger.info("%s: its frames come irregularly; its sample has %.4g a second", clip.path, fps)
     return Annotation(clip.name, keypoint, score, sequence.info.img_shape, label, {"fps": fps})
 

@@ -18,6 +18,7 @@ import torch
 from click.testing import CliRunner, Result
 from stand_ins import DrawnPoses, Film, classifier_file, film
 
+import skelact
 from skelact import extract, pipeline
 from skelact.annotations import load_annotations
 from skelact.cli import _print_result, main
@@ -394,7 +395,7 @@ def test_the_json_in_a_folder_has_the_command_line_too(drawn: DrawnPoses, model:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_variable_rate_becomes_a_regular_one_in_a_dataset(
-    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: DrawnPoses
+    suffix: str, tmp_path: Path, drawn: DrawnPoses, model: Path
 ) -> None:
     """Half a second at 30 frames/s, a second at 10: somebody walks at an even pace."""
     scene, size = drawn_people.scene_of("walk"), (320, 180)
@@ -414,6 +415,9 @@ def test_a_variable_rate_becomes_a_regular_one_in_a_dataset(
     assert (sample.keypoint_score > 0).all()
     truth = np.array([keypoint[0] for _, keypoint, _ in pictures])[np.round(np.arange(T) / fps * 30).astype(int)]
     assert np.abs(sample.keypoint[0] - truth).mean() < 3, "everybody is where they are at that time"
+    answers = skelact.predict([path, tmp_path / "o.pkl"], model, pose_model="drawn", clean=False, progress=False)
+    of_video, of_sample = (result.predictions[0].scores for result in answers.results)
+    np.testing.assert_allclose(of_video, of_sample, atol=1e-4)
 
 
 def test_subtitles_of_a_video_that_starts_after_its_sound_are_on_the_file_s_clock(
