@@ -30,7 +30,7 @@ PICKLE_SUFFIXES = (".pkl", ".pickle")
 PICKLE_FPS = 30.0  # where a pickle does not tell
 MAX_CLASSES = 1 << 16  # beyond, a label is no class index but a mistake
 SMALL = 64 << 20  # bytes; files up to here are loaded as a whole
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class AnnotationSet:
         layout: name of the joint layout, told by the file or else by the number of joints; None if neither tells.
         provenance: what made it.
         dtype: of the keypoints in the file; in memory they are float32.
+        layout_guessed: whether only the number of joints told the layout.
     """
 
     annotations: Sequence[Annotation]
@@ -96,6 +97,7 @@ class AnnotationSet:
     layout: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "float32"
+    layout_guessed: bool = False
 
     def headers(self) -> list[Header]:
         """Names, labels and shapes of all samples, without reading them."""
@@ -213,7 +215,7 @@ def save_annotations(dataset: AnnotationSet, path: str | Path, half: bool = Fals
     }
     if dataset.class_names is not None:
         content["class_names"] = list(dataset.class_names)
-    if dataset.layout is not None:
+    if dataset.layout is not None and not dataset.layout_guessed:
         content["layout"] = dataset.layout
     if dataset.provenance:
         content["provenance"] = dict(dataset.provenance)
@@ -382,7 +384,10 @@ def _load_index(index: Path, path: Path) -> AnnotationSet:
 
 def _save_index(index: Path, dataset: AnnotationSet, file: StoredFile, rows: Sequence[_Row]) -> None:
     """Keep it for the next time, and drop older ones of the same file; a cache that can't be written is no error."""
-    others = (dict(dataset.split), dataset.class_names, dataset.layout, dict(dataset.provenance), dataset.dtype)
+    others = (
+        *(dict(dataset.split), dataset.class_names, dataset.layout, dict(dataset.provenance)),
+        *(dataset.dtype, dataset.layout_guessed),
+    )
     content = (_INDEX_VERSION, file.size, file.mtime_ns, [tuple(row) for row in rows], *others)
     try:
         with atomic_path(index) as part, part.open("wb") as opened:
@@ -430,11 +435,12 @@ def _dataset(path: str | Path, content: Any, file: StoredFile | None = None) -> 
     if not samples:
         raise SkelactError(f"{path}: expected annotations, found an empty list")
     annotations = tuple(_read(path, k, sample, file) for k, sample in enumerate(samples))
-    if layout is None:
+    guessed = layout is None
+    if guessed:
         guess = layout_of_joints(annotations[0].keypoint.shape[2])
         layout = guess.name if guess else None
     dtypes = sorted({dtype.name for dtype in {sample["keypoint"].dtype for sample in samples}})
-    return AnnotationSet(annotations, split, class_names, layout, provenance, ", ".join(dtypes))
+    return AnnotationSet(annotations, split, class_names, layout, provenance, ", ".join(dtypes), guessed)
 
 
 def _wrong(path: str | Path, index: int, name: str, what: str, expected: str, found: object) -> SkelactError:

@@ -39,18 +39,21 @@ def augment(
     chosen: Collection[str],
     rng: np.random.Generator,
     strength: float = 1.0,
+    up: int = 2,
 ) -> tuple[Array, Array | None]:
     """Change a normalised clip at random.
 
     Args:
-        keypoint: (M, T, V, C) float32, about its origin; for C = 3 the third axis points up.
+        keypoint: (M, T, V, C) float32, about its origin.
         keypoint_score: (M, T, V) or None. Joints that are not known stay at 0.
         layout: tells left from right.
         chosen: of ``AUGMENTATIONS``.
         rng: the source of chance.
         strength: multiplies the ranges of rotating, scaling, shifting, noise and offset.
+        up: the axis that points up in 3D, ``clips.upwards``.
     """
     C = keypoint.shape[-1]
+    level = [0, 1] if C == 2 else [axis for axis in range(3) if axis != up]  # the plane to turn in
     known = known_joints(keypoint, keypoint_score)
     if "flip" in chosen and rng.random() < 0.5:
         order = flip_order(layout)
@@ -58,14 +61,15 @@ def augment(
         keypoint_score = None if keypoint_score is None else keypoint_score[:, :, order]
         keypoint = keypoint * np.array([-1] + [1] * (C - 1), np.float32)
     if "behind" in chosen and rng.random() < 0.5:
-        keypoint = keypoint * np.array([-1, 1] if C == 2 else [-1, -1, 1], np.float32)
+        turned = [-1, 1] if C == 2 else [1 if axis == up else -1 for axis in range(3)]
+        keypoint = keypoint * np.array(turned, np.float32)
     transform: Array = np.eye(C)
     if "scale" in chosen:
         transform = transform * np.exp(rng.uniform(-0.15, 0.15, C) * strength)
     if "rotate" in chosen:
         angle = np.radians(rng.uniform(-10, 10) * strength)
         rotation: Array = np.eye(C)
-        rotation[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        rotation[np.ix_(level, level)] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
         transform = rotation @ transform
     keypoint = keypoint @ np.asarray(transform.T, np.float32)
     if "swap" in chosen and rng.random() < 0.25:

@@ -14,7 +14,7 @@ from torch import nn
 from skelact.annotations import Annotation
 from skelact.calibration import temperature_of, threshold_of
 from skelact.checkpoint import Checkpoint, load_checkpoint
-from skelact.clips import ClipSettings, check_keypoint, prepare_clips, prepare_streams
+from skelact.clips import ClipSettings, check_keypoint, check_layout, prepare_clips, prepare_streams
 from skelact.errors import SkelactError
 from skelact.exported import is_exported, load_exported
 from skelact.files import sha256_of
@@ -213,6 +213,14 @@ class Classifier:
                 )
         return list(dict.fromkeys(warnings))
 
+    def check_layout(self, path: Path, told: str | None) -> None:
+        """Refuse a pickle that tells another layout."""
+        for member in self.members:
+            try:
+                check_layout(told, member.checkpoint.clips)
+            except SkelactError as error:
+                raise SkelactError(f"{path}: {member.name}: {error}") from None
+
     def check_sample(self, path: Path, sample: Annotation) -> None:
         """Refuse a pickle's sample of another layout or dimension; its name stands in the error."""
         for member in self.members:
@@ -273,7 +281,7 @@ def check_takes_video(name: str, clips: ClipSettings) -> None:
             f"{name} takes 3D skeletons ({clips.layout.num_joints} joints in metres), but a video gives 2D poses; "
             "take a 2D model, such as ntu60-2d-joint, or predict on a pickle of 3D skeletons"
         )
-    if clips.layout.num_joints != COCO.num_joints:
+    if clips.layout.joints != COCO.joints:
         raise SkelactError(
             f"{name} takes layout {clips.layout.name!r} ({clips.layout.num_joints} joints), but the pose model gives "
             f"{COCO.num_joints} COCO keypoints; take a model for layout 'coco' or predict on a pickle of its layout"

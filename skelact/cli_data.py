@@ -91,7 +91,7 @@ def _show(dataset: AnnotationSet, path: str, show: str, out: str, layout: Layout
             f"found {show!r}"
         )
     annotation = _filling_the_picture(dataset.annotations[index])
-    sequence = annotation_sequence(path, annotation)
+    sequence = annotation_sequence(path, annotation, layout.name if layout else dataset.layout)
     label = "no label" if annotation.label is None else str(annotation.label)
     if annotation.label is not None and dataset.class_names and 0 <= annotation.label < len(dataset.class_names):
         label = dataset.class_names[annotation.label]

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from skelact.errors import SkelactError
-from skelact.skeleton import Layout
+from skelact.skeleton import LAYOUTS, Layout
 from skelact.structures import Array, Track
 
 STREAMS = ("joint", "bone", "joint-motion", "bone-motion")
@@ -138,6 +138,17 @@ def check_keypoint(keypoint: Array, settings: ClipSettings) -> None:
     check_shape(keypoint.shape, settings)
 
 
+def check_layout(told: str | None, settings: ClipSettings) -> None:
+    """Refuse a dataset whose file tells another layout; one with as many joints would pass as the right one."""
+    known = LAYOUTS.get(told or "")
+    if told in (None, settings.layout.name) or (known and known.joints == settings.layout.joints):
+        return
+    raise SkelactError(
+        f"the model expects joints of layout {settings.layout.name!r}, the dataset says that it has {told!r}; "
+        "take a model of that layout, or convert the dataset"
+    )
+
+
 def check_shape(shape: tuple[int, ...], settings: ClipSettings) -> None:
     """``check_keypoint`` for keypoints of a shape."""
     V, C = settings.layout.num_joints, settings.dims
@@ -151,6 +162,11 @@ def check_shape(shape: tuple[int, ...], settings: ClipSettings) -> None:
 
 
 # --- normalise ---------------------------------------------------------------------------------------------------
+
+
+def upwards(settings: ClipSettings) -> int:
+    """The axis that points up in normalised 3D clips: ``published`` stands people along z, Kinect's own is y."""
+    return 2 if settings.normaliser == "published" else 1
 
 
 def normalise(

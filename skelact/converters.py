@@ -139,12 +139,12 @@ def convert(
         raise SkelactError(f"layout {to_layout!r}: expected one of {', '.join(TARGET_LAYOUTS)}")
     if source_format is not None and source_format not in FORMATS:
         raise SkelactError(f"format {source_format!r}: expected one of {_understood()}")
-    paths = [_existing(source) for source in sources]
+    paths = [_existing(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     source_format = source_format or detect_format(paths)
     dataset, jobs = _jobs(paths, source_format, _Options(img_shape, fps))
     if out is not None:
         check_writable(out, [*paths, *(clip.path for clip, _ in jobs), labels])
-    left_out = frozenset(exclude)
+    left_out = frozenset([exclude] if isinstance(exclude, str) else exclude)
     kept = [job for job in jobs if not _is_excluded(job[0].name, left_out)]
     excluded = len(jobs) - len(kept)
     samples, skipped = _run(kept, progress)

@@ -13,6 +13,7 @@ from skelact.annotations import Annotation, AnnotationSet
 from skelact.augment import MIN_SPAN, augment
 from skelact.clips import (
     ClipSettings,
+    check_layout,
     check_shape,
     gather,
     normalise,
@@ -21,6 +22,7 @@ from skelact.clips import (
     stream_features,
     train_frame_inds,
     train_times,
+    upwards,
 )
 from skelact.errors import SkelactError
 from skelact.structures import Array
@@ -92,7 +94,9 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         else:
             frame_inds = train_frame_inds(num_frames, clip_len, rng)
         if self.augmentations:
-            keypoint, score = augment(keypoint, score, settings.layout, self.augmentations, rng, self.augment_strength)
+            keypoint, score = augment(
+                keypoint, score, settings.layout, self.augmentations, rng, self.augment_strength, upwards(settings)
+            )
         return gather(stream_features(keypoint, score, settings), frame_inds[None], settings)[0]
 
 
@@ -114,6 +118,7 @@ def samples_of(dataset: AnnotationSet, split: str | None, settings: ClipSettings
     Raises:
         SkelactError: there is no such split, it is empty, or a sample does not fit the network.
     """
+    check_layout(None if dataset.layout_guessed else dataset.layout, settings)
     headers = dataset.headers()
     found = dataset.indices(split) if split is not None else range(len(headers))
     labelled = [k for k in found if headers[k].label is not None]

@@ -47,7 +47,7 @@ def fuse(
     Raises:
         SkelactError: a dump can't be read, they are of different samples, or nothing tells the labels.
     """
-    paths = [Path(path) for path in dumps]
+    paths = [Path(path) for path in ([dumps] if isinstance(dumps, str | Path) else dumps)]
     if not paths:
         raise SkelactError("expected at least one score dump")
     if split is not None and labels is None:

@@ -10,13 +10,14 @@ import ipaddress
 import json
 import queue
 import secrets
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import cv2
 
@@ -43,6 +44,10 @@ new EventSource("events" + location.search).onmessage = (message) => {
   while (table.rows.length > 50) table.deleteRow(50);
 };
 </script></html>"""
+
+
+class _ServerOnIPv6(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
 
 
 class LivePage:
@@ -73,13 +78,15 @@ class LivePage:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         try:
-            self._server = ThreadingHTTPServer((host, port), _handler(self))
+            self._server = (_ServerOnIPv6 if ":" in host else ThreadingHTTPServer)((host, port), _handler(self))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise SkelactError(f"cannot serve on {host}:{port}: {reason}; choose another address or port") from None
         self._server.daemon_threads = True
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._server.server_address[1]}/" + (f"?token={self.token}" if self.token else "")
+        self.url = f"http://{shown}:{self._server.server_address[1]}/" + (
+            f"?token={quote(self.token, safe='')}" if self.token else ""
+        )
 
     def __enter__(self) -> LivePage:
         threading.Thread(target=self._server.serve_forever, name="page", daemon=True).start()

@@ -17,9 +17,8 @@ import numpy as np
 
 from skelact.classifier import Classifier, check_takes_video
 from skelact.cleaning import OneEuro, clean_track, fill_gaps
-from skelact.errors import SkelactError
 from skelact.persons import rank_tracks
-from skelact.pipeline import DEFAULT_MODEL, DEFAULT_POSE_MODEL
+from skelact.pipeline import DEFAULT_MODEL, DEFAULT_POSE_MODEL, checked_threshold
 from skelact.pose import PoseModel
 from skelact.skeleton import COCO, Layout
 from skelact.streams import TIMEOUT_S, LatestFrames
@@ -343,15 +342,9 @@ def live(
     """
     models = [model] if isinstance(model, str | Path) else list(model)
     classifier = Classifier(models, fusion_weights, stream, layout, class_names, classes, device)
-    if unknown_below == "auto":
-        threshold = classifier.unknown_below
-    elif unknown_below is None or isinstance(unknown_below, int | float):
-        threshold = unknown_below
-    else:
-        raise SkelactError(f'unknown_below: expected a score in [0, 1], "auto" or None, found {unknown_below!r}')
-    settings = TimelineSettings(
-        tuple(window_s or (classifier.window_s,)), step_s, min_duration_s, unknown_below=threshold, subjects=subjects
-    )
+    threshold = classifier.unknown_below if unknown_below == "auto" else checked_threshold(unknown_below)
+    windows = (classifier.window_s,) if window_s is None else tuple(np.atleast_1d(window_s).tolist())
+    settings = TimelineSettings(windows, step_s, min_duration_s, unknown_below=threshold, subjects=subjects)
     file = Path(source) if isinstance(source, str | Path) and Path(source).is_file() else None
     estimator = PoseModel(pose_model, device, backend, precision, live=True, calibrate_on=file)
     return LiveSession(

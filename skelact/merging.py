@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,7 +21,7 @@ logger = logging.getLogger("skelact")
 NAMED = 3  # samples that an error names
 
 
-def merge(sources: Sequence[str | Path], out: str | Path | None = None, half: bool | None = None) -> AnnotationSet:
+def merge(sources: Iterable[str | Path], out: str | Path | None = None, half: bool | None = None) -> AnnotationSet:
     """Join datasets: their samples, splits and classes.
 
     Classes are the same if their names are. A sample that several datasets have is taken once.
@@ -37,6 +38,7 @@ def merge(sources: Sequence[str | Path], out: str | Path | None = None, half: bo
         SkelactError: a source can't be read, or they don't fit: other layouts, classes without names, or different
             samples of the same name.
     """
+    sources = [sources] if isinstance(sources, str | Path) else list(sources)
     if len(sources) < 2:
         raise SkelactError(f"merge: expected two datasets or more, found {len(sources)}")
     if out is not None:
@@ -56,6 +58,7 @@ def merge(sources: Sequence[str | Path], out: str | Path | None = None, half: bo
         layout=first.layout,
         provenance=_join_provenance(datasets),
         dtype="float16" if (halves if half is None else half) else "float32",
+        layout_guessed=all(dataset.layout_guessed for dataset in datasets.values()),
     )
     if out is not None:
         save_annotations(merged, out, merged.dtype == "float16")
@@ -163,7 +166,7 @@ def _join_samples(
 
 
 def _same(one: Annotation, other: Annotation) -> bool:
-    if (one.label, one.img_shape) != (other.label, other.img_shape):
+    if (one.label, one.img_shape, one.extra.get("fps")) != (other.label, other.img_shape, other.extra.get("fps")):
         return False
     mine, yours = one.keypoint_score, other.keypoint_score
     if mine is None or yours is None:
@@ -178,6 +181,14 @@ def _join_splits(datasets: Mapping[str, AnnotationSet]) -> dict[str, tuple[str, 
             splits.setdefault(split, {}).update(dict.fromkeys(names))
         if not dataset.split and any(other.split for other in datasets.values()):
             logger.warning("%s has no splits: its samples are in none of the joined ones", source)
+    for one, other in combinations(splits, 2):
+        before: set[str] = set()
+        for dataset in datasets.values():
+            before |= {*dataset.split.get(one, ())} & {*dataset.split.get(other, ())}
+        leaked = (splits[one].keys() & splits[other].keys()) - before
+        if leaked:
+            told = "merge: the datasets split %d samples differently: they are in both %s and %s now"
+            logger.warning(told, len(leaked), one, other)
     return {split: tuple(names) for split, names in splits.items()}
 
 

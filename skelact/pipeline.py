@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from skelact.pose import PoseModel, choose_pose_model
 from skelact.roi import Region, keep_inside
 from skelact.runner import Lost, run_tasks
 from skelact.shots import difference, find_cuts, thumbnail
-from skelact.skeleton import COCO, Layout, layout_of_joints
+from skelact.skeleton import COCO, Layout
 from skelact.structures import (
     Array,
     Frame,
@@ -194,16 +195,18 @@ def enough_stride(info: VideoInfo, classifier: Classifier, granularity: str, tim
     return max(1, int(info.fps / needed_fps + 1e-6))
 
 
-def annotation_sequence(path: str | Path, annotation: Annotation, clean: bool = False) -> PoseSequence:
+def annotation_sequence(
+    path: str | Path, annotation: Annotation, layout: str | None, clean: bool = False
+) -> PoseSequence:
     """A sample of a pose pickle as a sequence; its persons keep their order, empty slots are left out.
 
     Args:
         path: of the pickle.
         annotation: the sample.
+        layout: name of its layout, as far as it is known.
         clean: take outliers and jitter away; published results are those of poses as they are.
     """
-    _, T, V, _ = annotation.keypoint.shape
-    layout = layout_of_joints(V)
+    T = annotation.keypoint.shape[1]
     fps = annotation.extra.get("fps") or PICKLE_FPS
     if not isinstance(fps, int | float | np.number) or not 0 < float(fps) < np.inf:
         raise SkelactError(
@@ -229,7 +232,7 @@ def annotation_sequence(path: str | Path, annotation: Annotation, clean: bool = 
         info,
         tracks,
         T,
-        layout.name if layout else "unknown",
+        layout or "unknown",
         time_s,
         {"poses": Path(path).name, **({"cleaning": asdict(Cleaning())} if clean else {})},
         annotation.label,
@@ -287,7 +290,7 @@ class Predictor:
             progress,
         )
         auto = settings.unknown_below == "auto"
-        self.unknown_below = self.classifier.unknown_below if auto else _threshold(settings.unknown_below)
+        self.unknown_below = self.classifier.unknown_below if auto else checked_threshold(settings.unknown_below)
         window_s = settings.window_s or (self.classifier.window_s,)
         self.timeline = TimelineSettings(
             window_s,
@@ -330,7 +333,9 @@ class Predictor:
             if path.suffix.lower() not in PICKLE_SUFFIXES:
                 yield self._classify(path, self.poses(path), outputs)
                 return
-            annotations = open_annotations(path).annotations
+            dataset = open_annotations(path)
+            annotations, told = dataset.annotations, None if dataset.layout_guessed else dataset.layout
+            self.classifier.check_layout(path, told)
             for sample in annotations:
                 self.classifier.check_sample(path, sample)
             for k, sample in enumerate(annotations):
@@ -338,7 +343,8 @@ class Predictor:
                 if len(annotations) > 1:
                     name = f"{k:04d}_{sample.frame_dir.replace('/', '_')}"
                     own = {kind: out / f"{name}{OUTPUTS[kind]}" for kind, out in outputs.items()}
-                yield self._classify(path, annotation_sequence(path, sample, self.settings.clean is True), own)
+                layout = told or self.classifier.members[0].checkpoint.clips.layout.name
+                yield self._classify(path, annotation_sequence(path, sample, layout, self.settings.clean is True), own)
         except SkelactError as error:
             yield SourceResult(str(path), error=str(error))
         except Exception as error:
@@ -457,6 +463,8 @@ def predict(
         SkelactError: a model can't be loaded, or there are no sources.
     """
     named = [sources] if isinstance(sources, str | Path) else list(sources)
+    if topk < 1:
+        raise SkelactError(f"topk: expected a number from 1 on, found {topk}")
     found = list(expand_sources(named))
     settings = PredictSettings(
         models=tuple(map(str, [model] if isinstance(model, str | Path) else model)),
@@ -471,12 +479,12 @@ def predict(
         stream=stream,
         layout=layout,
         class_names=class_names,
-        classes=tuple(classes) if classes else None,
+        classes=None if classes is None else tuple([classes] if isinstance(classes, str) else classes) or None,
         topk=topk,
         clips=clips,
         unknown_below=unknown_below,
         granularity=checked_granularity(granularity),
-        window_s=None if window_s is None else tuple(window_s),
+        window_s=None if window_s is None else tuple(np.atleast_1d(window_s).tolist()),
         step_s=step_s,
         min_duration_s=min_duration_s,
         subjects=subjects,
@@ -587,14 +595,23 @@ def _result_key(path: Path, settings: PredictSettings, classifier: Classifier) -
 
 
 def _checked_stride(stride: int | str) -> int | str:
-    if stride == "auto" or (isinstance(stride, int) and stride >= 1):
+    if stride == "auto":
         return stride
+    if isinstance(stride, Integral) and stride >= 1:
+        return int(stride)
     raise SkelactError(f'stride: expected a number of frames from 1 on, or "auto", found {stride!r}')
 
 
-def _threshold(value: float | str | None) -> float | None:
-    if value is None or (isinstance(value, int | float) and 0 <= value <= 1):
-        return value
+def checked_threshold(value: float | str | None) -> float | None:
+    """A score below which an answer is ``unknown``, or None.
+
+    Raises:
+        SkelactError: it is no score.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Real) and 0 <= value <= 1:
+        return float(value)
     raise SkelactError(f'unknown_below: expected a score in [0, 1], "auto" or None, found {value!r}')
 
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from skelact.augment import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 from skelact.clips import NORMALISERS, SAMPLINGS, STREAMS
 from skelact.errors import SkelactError
 
+RANGES = {  # of settings, both ends included
+    **dict.fromkeys(("epochs", "repeat", "batch_size", "val_every", "clip_len", "num_person"), (1, 10**9)),
+    **dict.fromkeys(("warmup_epochs", "weight_decay", "augment_strength", "mixup"), (0, 1e9)),
+    **dict.fromkeys(("momentum", "label_smoothing", "ema", "dropout"), (0, 1 - 1e-9)),
+    **{"lr": (1e-12, 1e9), "width": (6, 10**6), "seed": (0, 2**32 - 1)},
+}
 PUBLISHED_BATCH_SIZE = 128  # the one that a learning rate of 0.1 stands for
 
 
@@ -81,6 +89,13 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):
+                object.__setattr__(self, name, value.item())
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise SkelactError(f"{name}: expected a number from {low:g} to {high:g}, found {value!r}")
         choices = {"stream": STREAMS, "normaliser": (None, *NORMALISERS), "sampling": (None, *SAMPLINGS)}
         for name, known in choices.items():
             if getattr(self, name) not in known:

@@ -27,6 +27,7 @@ from skelact.clips import STREAMS, ClipSettings
 from skelact.dataset import ClipDataset, batches, samples_of
 from skelact.errors import SkelactError
 from skelact.evaluate import score_samples
+from skelact.exported import is_exported
 from skelact.metrics import accuracy, report
 from skelact.model import PUBLISHED_CHANNELS, STGCNPP, ModelSettings
 from skelact.parallel import Processes, processes
@@ -125,10 +126,13 @@ def train(
     """
     settings = settings or TrainSettings()
     dataset, sha256 = _opened(data)
-    with processes(device) as here, _determinism(settings.deterministic):
+    with processes(device) as here, _determinism(settings.deterministic), torch.random.fork_rng(devices=[]):
         job = prepare(dataset, settings, layout, init)
         config = {
             **asdict(settings),
+            "width": job.model.channels[0],
+            "hidden_joints": job.clips.hidden_joints,
+            "binary_scores": job.clips.binary_scores,
             "split": job.split,
             "val_split": job.val_split,
             "repeat": job.training.repeat,
@@ -136,7 +140,7 @@ def train(
             "data_sha256": sha256,
             "clips": {**asdict(job.clips), "layout": job.clips.layout.name},
             "class_names": job.class_names,
-            "init": None if init is None else str(init),
+            "init": None if init is None else os.path.normpath(init),
             "processes": here.count,
         }
         folder = RunFolder(Path(out), config, resume) if here.main else None
@@ -165,6 +169,13 @@ def train_streams(
         ``four-stream`` fusion, one clip a sample.
     """
     settings = settings or TrainSettings()
+    for stream in STREAMS:  # rather than after hours with the streams before it
+        if options.get("init") is not None:
+            _start(options["init"], replace(settings, stream=stream))
+        if not options.get("resume") and any((Path(out) / stream).glob("*.safetensors")):
+            raise SkelactError(
+                f"{Path(out) / stream} holds a run already; go on with --resume, or choose another --out"
+            )
     reports = {
         stream: train(data, Path(out) / stream, replace(settings, stream=stream), **options) for stream in STREAMS
     }
@@ -201,6 +212,8 @@ def prepare(
         SkelactError: the data don't train, or the checkpoint to start from does not fit them.
     """
     start = None if init is None else _start(init, settings)
+    if layout is not None:  # whatever the file tells
+        dataset = replace(dataset, layout=layout.name)
     clips = _clip_settings(dataset, settings, layout, start)
     split = settings.split or next((name for name in ("train", "xsub_train") if name in dataset.split), None)
     val_split = settings.val_split or validation_split(dataset, split)
@@ -238,6 +251,11 @@ def prepare(
         tuple(width * settings.width // PUBLISHED_CHANNELS[0] for width in PUBLISHED_CHANNELS),
     )
     if start:
+        if settings.width not in (TrainSettings.width, start.model.channels[0]):
+            raise SkelactError(
+                f"width: the checkpoint to start from has {start.model.channels[0]} channels in its first block, found "
+                f"{settings.width}; leave it out"
+            )
         model = replace(start.model, num_classes=len(class_names))
     return Job(clips, model, class_names, training, validation, split, val_split, start, all_labels, clip_s)
 
@@ -246,7 +264,10 @@ def _start(init: str | Path, settings: TrainSettings) -> Checkpoint:
     """The checkpoint to start from."""
     found = resolve(init)
     if len(found) != 1:
-        raise SkelactError(f"{init}: expected one checkpoint to start from, found {len(found)} that are fused")
+        files = ", ".join(str(each.path) for each in found)
+        raise SkelactError(f"{init}: expected one checkpoint to start from, found several that are fused: {files}")
+    if is_exported(found[0].path):
+        raise SkelactError(f"{init}: an export can't be trained; start from the checkpoint that it was made of")
     stream = settings.stream if found[0].published is None else found[0].published.stream
     checkpoint = load_checkpoint(found[0].path, stream)
     if checkpoint.clips.stream != settings.stream:
@@ -262,7 +283,7 @@ def _clip_settings(
     layout = layout or load_layout(str(dataset.layout))
     shapes = [header.shape for header in dataset.headers()]
     dims = shapes[0][-1] if shapes else 2
-    if start and (start.clips.layout.num_joints, start.clips.dims) != (layout.num_joints, dims):
+    if start and (start.clips.layout.joints, start.clips.dims) != (layout.joints, dims):
         raise SkelactError(
             f"the checkpoint to start from takes layout {start.clips.layout.name!r} in {start.clips.dims}D, the "
             f"dataset has {layout.name!r} in {dims}D; convert one of them, or train without --init"
@@ -278,14 +299,14 @@ def _clip_settings(
         data = {name: getattr(start.clips, name) for name in data}
     asked = {name: getattr(settings, name) for name in data if getattr(settings, name) is not None}
     with_score = start.clips.with_score if start else dims == 2
-    seen = start.clips if start else settings
+    hidden = settings.hidden_joints or (start.clips.hidden_joints if start else ())
     return ClipSettings(
         layout,
         settings.stream,
         dims,
         with_score,
-        hidden_joints=seen.hidden_joints,
-        binary_scores=seen.binary_scores,
+        hidden_joints=hidden,
+        binary_scores=settings.binary_scores or bool(start and start.clips.binary_scores),
         **{**data, **asked},
     )
 

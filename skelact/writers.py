@@ -191,9 +191,18 @@ def printable(text: str) -> str:
     return harmless(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _plain(value: Any) -> Any:
+    """A NumPy number or array, or a path, which Python callers may have given, for JSON."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no JSON type")
+
+
 def write_json(content: dict[str, Any], path: str) -> None:
     """Indented, to a file or stdout; lists of numbers stand on one line."""
-    text = json.dumps(content, indent=2, ensure_ascii=False)
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
     # No string is changed by this: JSON writes a line break in one as an escape.
     text = NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
     write_text(text + "\n", path)

@@ -7,6 +7,7 @@ import pytest
 
 from skelact import cli_train
 from skelact.augment import AUGMENTATIONS, augment, flip_order, limbs
+from skelact.clips import ClipSettings, upwards
 from skelact.skeleton import COCO, LAYOUTS, NTU, Layout
 from skelact.structures import Array
 
@@ -63,11 +64,13 @@ def test_mirroring_twice_is_nothing(layout: Layout) -> None:
         assert joint.replace("left", "right") == other.replace("left", "right"), "a pair is one joint of both sides"
 
 
-def test_turning_in_3d_keeps_heights() -> None:
+@pytest.mark.parametrize(("normaliser", "up"), [("published", 2), ("body", 1)])
+def test_turning_in_3d_keeps_heights(normaliser: str, up: int) -> None:
     keypoint, _ = person(layout=NTU, dims=3)
-    changed, score = augment(keypoint, None, NTU, ("rotate",), np.random.default_rng(1))
+    assert upwards(ClipSettings(NTU, dims=3, with_score=False, normaliser=normaliser)) == up
+    changed, score = augment(keypoint, None, NTU, ("rotate", "behind"), np.random.default_rng(1), up=up)
     assert score is None
-    np.testing.assert_allclose(changed[..., 2], keypoint[..., 2], atol=1e-6)
+    np.testing.assert_allclose(changed[..., up], keypoint[..., up], atol=1e-6)
     assert not np.allclose(changed[..., 0], keypoint[..., 0], atol=1e-3)
 
 

@@ -97,7 +97,7 @@ def test_poses_of_a_pickle_are_cleaned_only_if_asked() -> None:
     found = noisy(true_joints("wave"), 0.01)
     score = np.full(found.shape[:2], 0.9, np.float32)
     sample = Annotation("sample", found[None], score[None], (SIZE[1], SIZE[0]), 0, {"fps": FPS})
-    as_published, cleaned = (annotation_sequence("set.pkl", sample, clean) for clean in (False, True))
+    as_published, cleaned = (annotation_sequence("set.pkl", sample, "coco", clean) for clean in (False, True))
     np.testing.assert_array_equal(as_published.tracks[0].keypoint, found)
     assert "cleaning" not in as_published.provenance
     assert not np.allclose(cleaned.tracks[0].keypoint, found)

@@ -301,6 +301,20 @@ def test_the_page_answers_nobody_else() -> None:
         assert fetch(local + "x")[0] == 403
 
 
+def test_a_token_of_any_characters_is_in_the_address_as_it_has_to_be() -> None:
+    with LivePage("127.0.0.1", 0, "a+b&c d#\u00e9") as page:
+        assert urllib.request.urlopen(page.url, timeout=5).status == 200
+
+
+def test_the_page_is_served_on_ipv6_too() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    with LivePage("::1", 0) as page:
+        assert urllib.request.urlopen(page.url, timeout=5).status == 200
+
+
 def test_addresses_of_the_page() -> None:
     assert parse_address("8000") == ("127.0.0.1", 8000)
     assert parse_address("0.0.0.0:80") == ("0.0.0.0", 80)

@@ -21,7 +21,11 @@ from stand_ins import DrawnPoses, Film, classifier_file, film
 import skelact
 from skelact import extract, pipeline
 from skelact.annotations import load_annotations
+from skelact.checkpoint import load_checkpoint
 from skelact.cli import _print_result, main
+from skelact.errors import SkelactError
+from skelact.recipes import TrainSettings
+from skelact.skeleton import load_layout
 from skelact.structures import Prediction, SourceResult
 
 Pickle = Callable[..., Path]
@@ -478,3 +482,116 @@ def test_samples_that_lose_their_label_are_counted(
     made = skelact_with("convert", dataset(), "--labels", tmp_path / "labels.csv", "--out", tmp_path / "o.pkl")
     assert made.exit_code == 0
     assert "3 of 4 samples have no label" in caplog.text
+
+
+# --- what fits in shape only -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def others_layout(tmp_path: Path) -> Path:
+    """A layout with as many joints as COCO's, which are others."""
+    joints = [f"h{v}" for v in range(17)]
+    content = {"name": "h36m", "joints": joints, "edges": [[v, v - 1] for v in range(1, 17)], "center": 0}
+    path = tmp_path / "h36m.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def others_model(others_layout: Path, tmp_path: Path) -> Path:
+    return classifier_file(tmp_path / "h36m.safetensors", ("a", "b"), layout=load_layout(others_layout))
+
+
+def test_a_layout_with_as_many_joints_does_not_pass_for_the_right_one(
+    dataset: Pickle, model: Path, others_layout: Path, others_model: Path, drawn: DrawnPoses, tmp_path: Path
+) -> None:
+    data, coco = dataset("h.pkl", layout="h36m"), dataset("c.pkl", layout="coco")
+    one_line(skelact_with("predict", drawn.films[0].path, "--model", others_model), "h36m", "COCO")
+    one_line(skelact_with("predict", data, "--model", model), "'coco'", "'h36m'")
+    one_line(skelact_with("test", coco, "--model", others_model), "'h36m'", "'coco'")
+    train = ("train", data, "--layout", others_layout, "--epochs", 1, "--width", 12, "--batch-size", 2)
+    one_line(skelact_with(*train, "--out", tmp_path / "run", "--init", model), "'coco'", "'h36m'")
+
+
+def test_poses_of_a_layout_of_one_s_own_keep_its_name(dataset: Pickle, others_model: Path, tmp_path: Path) -> None:
+    for data in (dataset("told.pkl", layout="h36m"), dataset("untold.pkl")):
+        done = skelact_with("predict", data, "--model", others_model, "--json", tmp_path / "r.json")
+        assert done.exit_code == 0, done.output
+        content = json.loads((tmp_path / "r.json").read_text())
+        assert {result["poses"]["layout"] for result in content["results"]} == {"h36m"}
+
+
+def test_what_is_asked_for_besides_a_start_is_done_or_refused(dataset: Pickle, tmp_path: Path) -> None:
+    def run(name: str, *more: object) -> Result:
+        options = ("--epochs", 1, "--repeat", 1, "--batch-size", 2, "--clip-len", 8)
+        return skelact_with("train", dataset(), "--out", tmp_path / name, *options, *more)
+
+    assert run("start", "--width", 12).exit_code == 0
+    start = tmp_path / "start" / "best.safetensors"
+    assert run("hidden", "--init", start, "--hide-joints", "nose", "--binary-scores").exit_code == 0
+    clips = load_checkpoint(tmp_path / "hidden" / "best.safetensors").clips
+    config = json.loads((tmp_path / "hidden" / "config.json").read_text())
+    assert (clips.hidden_joints, clips.binary_scores) == (("nose",), True)
+    assert (config["width"], config["hidden_joints"], config["binary_scores"]) == (12, ["nose"], True)
+    one_line(run("wide", "--init", start, "--width", 16), "12 channels", "found 16")
+    one_line(run("four", "--init", start, "--stream", "all"), "stream 'joint'", "'bone'")
+    assert not (tmp_path / "four").exists(), "before the first stream is trained"
+    resumed = run("hidden", "--init", f"{tmp_path}/./start/best.safetensors", *("--hide-joints", "nose"),
+                  "--binary-scores", "--resume")  # fmt: skip
+    assert resumed.exit_code == 0, resumed.output
+
+
+def test_what_cannot_be_trained_on_tells_what_can(dataset: Pickle, tmp_path: Path) -> None:
+    run = ("train", dataset(), "--out", tmp_path / "run")
+    one_line(skelact_with(*run, "--init", "skelact-daily"), "skelact-daily-joint.safetensors")
+
+
+def test_merging_two_ways_of_splitting_the_same_is_told(
+    dataset: Pickle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"s{k}" for k in range(4)]
+    one = dataset("one.pkl", split={"train": names[:2], "val": names[2:]})
+    other = dataset("other.pkl", split={"train": names[1:], "val": names[:1]})
+    assert skelact_with("merge", one, other, "--out", tmp_path / "o.pkl").exit_code == 0
+    assert "split 3 samples differently: they are in both train and val now" in caplog.text
+
+
+# --- from Python -------------------------------------------------------------------------------------------------
+
+
+def test_numbers_of_numpy_are_numbers(dataset: Pickle, model: Path, tmp_path: Path) -> None:
+    done = skelact.predict(
+        *(dataset(), model),
+        **{"clips": np.int64(1), "step_s": np.float32(0.25), "stride": np.int64(2), "unknown_below": np.float32(0.1)},
+        **{"window_s": np.array([1.0]), "classes": np.array(["wave"]), "json_dir": tmp_path / "jsons"},  # type: ignore[arg-type]
+        progress=False,
+    )
+    assert len(done.results) == 4
+    settings = TrainSettings(epochs=np.int64(1), repeat=1, batch_size=np.int64(2), lr=np.float32(0.1), width=12)  # type: ignore[arg-type]
+    skelact.train(dataset(), tmp_path / "run", settings, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lr", -1), ("batch_size", 0), ("val_every", 0), ("epochs", 0), ("label_smoothing", 2), ("ema", 1.5),
+     ("mixup", -1), ("seed", -1), ("repeat", 0), ("width", 4), ("lr", float("nan"))],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused_from_python_too(name: str, value: float) -> None:
+    with pytest.raises(SkelactError, match=f"^{name}: expected a number from"):
+        TrainSettings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_one_name_will_do_where_several_may_stand(dataset: Pickle, model: Path, tmp_path: Path) -> None:
+    done = skelact.predict(str(dataset()), str(model), classes="wave", progress=False)
+    assert done.class_names == ("wave",)
+    kept = skelact.convert(str(dataset()), exclude="s1", progress=False)
+    assert [sample.frame_dir for sample in kept.dataset.annotations] == ["s0", "s2", "s3"]
+
+
+def test_training_leaves_the_caller_s_chance_alone(dataset: Pickle, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    settings = TrainSettings(epochs=1, repeat=1, batch_size=2, width=12, clip_len=8)
+    skelact.train(dataset(), tmp_path / "run", settings, progress=False)
+    torch.testing.assert_close(torch.rand(3), expected)
