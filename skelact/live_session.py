@@ -17,6 +17,7 @@ import numpy as np
 
 from skelact.classifier import Classifier, check_takes_video
 from skelact.cleaning import OneEuro, clean_track, fill_gaps
+from skelact.errors import SkelactError
 from skelact.persons import rank_tracks
 from skelact.pipeline import DEFAULT_MODEL, DEFAULT_POSE_MODEL, checked_threshold
 from skelact.pose import PoseModel
@@ -170,6 +171,7 @@ class LiveSession:
         self._keep_s = max(settings.window_s) + settings.step_s
         self._last_seen: dict[Subject, float] = {}  # when a subject was last classified
         self._num_seen = self._num_windows = self._num_steps = 0
+        self._begun = False
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
 
     def stop(self) -> None:
@@ -189,8 +191,11 @@ class LiveSession:
         """What begins and ends, as it does; what goes on ends with the session.
 
         Raises:
-            SkelactError: the source can't be opened, or gives no frame in time.
+            SkelactError: the source can't be opened, or gives no frame in time; or the session was gone through before.
         """
+        if self._begun:
+            raise SkelactError("live: a session is gone through once; make another one")
+        self._begun = True
         with self._frames:
             last_s = 0.0
             for frame in self._frames:

@@ -131,6 +131,13 @@ def test_what_is_done_at_the_end_of_a_video_ends_with_it(
     assert 1.6 < max(event.stop_s for event in events) < 1.75
 
 
+def test_a_session_is_gone_through_once(classifier: Path, estimator: Waving, camera: HttpStream) -> None:
+    session = skelact.live(camera.url, classifier, duration_s=0.5, **SMALL)
+    list(session)
+    with pytest.raises(SkelactError, match="make another one"):
+        list(session)
+
+
 def test_a_video_plays_at_its_own_rate(tmp_path: Path) -> None:
     film = stand_ins.film(tmp_path / "film.mp4", drawn_people.scene_of("wave"), seconds=1.0)
     started_s = time.monotonic()
