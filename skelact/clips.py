@@ -415,10 +415,11 @@ def regular(
     Args:
         keypoint, keypoint_score: (M, T, V, C) and (M, T, V).
         time_s: (T,) of the frames, increasing.
-        fps: their mean rate. Irregular ones get the rate that most frames come at, the median.
+        fps: about their mean rate. Irregular ones get the rate that most frames come at, the median.
     """
     time_s = time_s - time_s[0]
-    if np.abs(time_s * fps - np.arange(len(time_s))).max() <= IRREGULAR:
+    frames = np.linspace(0, time_s[-1], len(time_s))  # when they would come, were they regular
+    if np.abs(time_s - frames).max() <= IRREGULAR / fps:
         return keypoint, keypoint_score, fps
     fps = 1 / float(np.median(np.diff(time_s)))
     times = np.arange(int(time_s[-1] * fps + 1e-6) + 1) / fps

@@ -20,6 +20,7 @@ from skelact.clips import (
     normalise_body,
     prepare_clips,
     prepare_streams,
+    regular,
     resample,
     stream_features,
     tracks_keypoint,
@@ -537,3 +538,12 @@ def test_hidden_joints_and_the_height_of_scores_make_no_difference(normaliser: s
     assert set(np.unique(clip[..., 2])) == {0, 1}
     with pytest.raises(SkelactError, match="layout 'coco' has no 'tail'"):
         ClipSettings(COCO, hidden_joints=("tail",))
+
+
+def test_a_rate_that_is_told_a_little_wrong_makes_no_frame_irregular() -> None:
+    keypoint, score = np.zeros((1, 3000, 17, 2), np.float32), np.ones((1, 3000, 17), np.float32)
+    same, _, fps = regular(keypoint, score, np.arange(3000) / 29.9, 29.97)
+    assert same is keypoint
+    assert fps == 29.97
+    single, _, _ = regular(keypoint[:, :1], score[:, :1], np.array([4.0]), 30.0)
+    assert single.shape[1] == 1
