@@ -14,7 +14,7 @@ RANGES = {  # of settings, both ends included
     **dict.fromkeys(("epochs", "repeat", "batch_size", "val_every", "clip_len", "num_person"), (1, 10**9)),
     **dict.fromkeys(("warmup_epochs", "weight_decay", "augment_strength", "mixup"), (0, 1e9)),
     **dict.fromkeys(("momentum", "label_smoothing", "ema", "dropout"), (0, 1 - 1e-9)),
-    **{"lr": (1e-12, 1e9), "width": (6, 10**6), "seed": (0, 2**32 - 1)},
+    **{"lr": (1e-12, 1e38), "width": (6, 10**6), "seed": (0, 2**32 - 1)},
 }
 PUBLISHED_BATCH_SIZE = 128  # the one that a learning rate of 0.1 stands for
 

@@ -130,7 +130,7 @@ def train(
         job = prepare(dataset, settings, layout, init)
         config = {
             **asdict(settings),
-            "width": job.model.channels[0],
+            "width": job.init.model.channels[0] if job.init else settings.width,
             "hidden_joints": job.clips.hidden_joints,
             "binary_scores": job.clips.binary_scores,
             "split": job.split,

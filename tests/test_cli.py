@@ -635,7 +635,8 @@ def test_a_real_video_from_pixels_to_answer(shared: Path, tmp_path: Path) -> Non
     assert result.returncode == 0, result.stderr
     content = strictly(result.stdout)
     (found,) = content["results"]
-    assert found["video"] == {"height": 1080, "width": 1920, "fps": pytest.approx(28.05, abs=0.01), "num_frames": 72}
+    told = {"height": 1080, "width": 1920, "fps": pytest.approx(28.05, abs=0.01), "num_frames": 72, "start_s": 0.0}
+    assert found["video"] == told
     assert [(track["start_frame"], track["stop_frame"]) for track in found["tracks"]] == [(0, 72), (0, 72)]
     assert all(track["num_frames_seen"] == 72 and track["score"] > 0.5 for track in found["tracks"])
     (prediction,) = found["predictions"]

@@ -196,7 +196,7 @@ def test_samples_of_another_layout_are_named(truth: AnnotationSet, model: Path, 
     with pytest.raises(SkelactError, match="sample odd: the model expects keypoints of layout 'coco'"):
         measure(data, model)
     other = classifier_file(tmp_path / "openpose.safetensors", layout=OPENPOSE)
-    with pytest.raises(SkelactError, match="sample s4: the model expects keypoints of layout 'openpose'"):
+    with pytest.raises(SkelactError, match="expects joints of layout 'openpose', the dataset says that it has 'coco'"):
         measure(saved(truth, tmp_path / "set.pkl"), model, other)
 
 
