@@ -454,21 +454,21 @@ def extracted(tmp_path: Path, table: str) -> Result:
     )
 
 
-def test_a_mistyped_path_in_a_table_of_labels_is_told(
-    drawn: DrawnPoses, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("second_row", "told"),
+    [
+        ("wave/y.mp4,wave,val", ["no video belongs to 1 of its 2 rows: wave/y.mp4", "1 of 2 videos have no label"]),
+        ("wave/x.mp4,wave,", ["but are in none of the splits (train): 1"]),
+    ],
+    ids=["mistyped path", "no split"],
+)
+def test_what_a_table_of_labels_leaves_out_is_told(
+    second_row: str, told: list[str], drawn: DrawnPoses, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = extracted(tmp_path, "walk/x.mp4,walk,train\nwave/y.mp4,wave,val\n")
+    made = extracted(tmp_path, f"walk/x.mp4,walk,train\n{second_row}\n")
     assert made.exit_code == 0
-    assert "no video belongs to 1 of its 2 rows: wave/y.mp4" in caplog.text
-    assert "1 of 2 videos have no label" in caplog.text
-
-
-def test_a_row_without_a_split_beside_others_with_one_is_told(
-    drawn: DrawnPoses, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    made = extracted(tmp_path, "walk/x.mp4,walk,train\nwave/x.mp4,wave,\n")
-    assert made.exit_code == 0
-    assert "but are in none of the splits (train): 1" in caplog.text
+    for text in told:
+        assert text in caplog.text
 
 
 def test_two_labels_for_one_video_are_refused(drawn: DrawnPoses, tmp_path: Path) -> None:
