@@ -1,11 +1,13 @@
 """ST-GCN++ for prediction: the trained network with its batch norms folded, in fewer and larger steps.
 
 All layers between two ReLUs are linear, so that they can be multiplied out once. Of a block stay a product with the
-graph, three matrix products over channels, and the short convolutions along time. Shapes as in ``skelact.model``.
+graph, three matrix products over channels, and the short convolutions along time. As relu(x + b) = max(x, -b) + b, and
+what follows is linear too, biases within a block move on to its end. Shapes as in ``skelact.model``.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Any, cast
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from skelact.model import DILATIONS, NUM_SUBSETS, STGCNPP, Block, TemporalConv
 
 REACH = max(DILATIONS)  # frames to each side that a block sees
+MAX_ROOMS = 32  # a network has five for each number of people at once
 VALUES_AT_ONCE = 4 * 100 * 64  # frames x channels, on the CPU: what lies between two steps should stay in its caches
 
 
@@ -79,12 +82,14 @@ class FoldedBlock(nn.Module):
 
     A: Tensor
     graph_weight: Tensor
-    graph_bias: Tensor
+    graph_low: Tensor
     down_weight: Tensor | None
     in_weight: Tensor
     in_bias: Tensor
-    view_scale: Tensor
-    view_shift: Tensor
+    in_low: Tensor
+    view_bias: Tensor
+    view_low: Tensor
+    view_high: Tensor
     out_weight: Tensor
     out_bias: Tensor
     residual_weight: Tensor | None
@@ -92,20 +97,21 @@ class FoldedBlock(nn.Module):
     def __init__(self, block: Block) -> None:
         super().__init__()
         self.stride = block.stride
-        self._fold_graph(block.gcn)
-        self._fold_time(block.tcn)
+        bias = self._fold_graph(block.gcn)
+        self._fold_time(block.tcn, bias)
         self.has_residual = block.residual is not None
         residual = None
         if isinstance(block.residual, TemporalConv):
-            residual, bias = _folded(block.residual.conv, block.residual.bn)
-            self.out_bias += bias.float()
+            residual, bias_of_rest = _folded(block.residual.conv, block.residual.bn)
+            self.out_bias += bias_of_rest.float()
         self._keep(residual_weight=residual)
 
     def _keep(self, **buffers: Tensor | None) -> None:
         for name, value in buffers.items():
             self.register_buffer(name, None if value is None else value.float().contiguous())
 
-    def _fold_graph(self, unit: Any) -> None:
+    def _fold_graph(self, unit: Any) -> Tensor:
+        """Keep the graph unit but for a bias (V, C'), which moves on."""
         V, C, C_out = unit.A.shape[-1], unit.conv.in_channels, unit.bn.num_features
         scale, shift = _scale_and_shift(unit.bn)
         A = unit.A.double()
@@ -121,31 +127,40 @@ class FoldedBlock(nn.Module):
             self._keep(A=A.permute(2, 0, 1).reshape(-1, V), graph_weight=weight.transpose(1, 2).reshape(-1, C_out))
         else:
             self._keep(A=A.permute(2, 1, 0).reshape(V, -1), graph_weight=weight.permute(2, 0, 1).reshape(C, -1))
-        self._keep(graph_bias=bias, down_weight=down)
+        self._keep(graph_low=-bias, down_weight=down)
+        return bias
 
-    def _fold_time(self, unit: Any) -> None:
+    def _fold_time(self, unit: Any, bias: Tensor) -> None:
         *branches, frame = unit.branches
         folded = [_folded(branch[0], branch[1]) for branch in branches] + [_folded(frame)]
-        self._keep(in_weight=torch.cat([w for w, _ in folded], 1), in_bias=torch.cat([b for _, b in folded]))
-        self.widths = [len(bias) for _, bias in folded]
-        # What the second batch norm does to each view, and the biases of the convolutions.
+        self.widths = tuple(len(each) for _, each in folded)
+        weight = torch.cat([each for each, _ in folded], 1)
+        bias = torch.cat([each for _, each in folded]) + bias @ weight
+        low = -bias
+        low[:, -self.widths[-1] :] = -torch.inf  # the frame as it is has no ReLU
+        self._keep(in_weight=weight, in_bias=bias, in_low=low)
         norm, _, conv = unit.transform
         scale, shift = _scale_and_shift(norm)
-        convs = [branch[3].conv for branch in branches[: len(DILATIONS)]]
-        biases = torch.cat([conv.bias for conv in convs]).double()
-        shift[: len(biases)] += scale[: len(biases)] * biases
-        self._keep(view_scale=scale, view_shift=shift)
-        for i, each in enumerate(convs):
-            self._keep(**{f"taps{i}": each.weight.squeeze(-1).permute(2, 1, 0)})  # (3, C, C')
-        weight, bias = _folded(conv, unit.bn)
-        self._keep(out_weight=weight, out_bias=bias)
+        scale = torch.where(scale == 0, 1e-30, scale)
+        stop = 0
+        for i, branch in enumerate(branches[: len(DILATIONS)]):
+            taps = branch[3].conv.weight.squeeze(-1).permute(2, 1, 0)  # (3, C, C')
+            self._keep(**{f"tap{i}{k}": tap for k, tap in enumerate(taps)})
+            start, stop = stop, stop + taps.shape[1]
+            bias[:, start:stop] = bias[:, start:stop] @ taps.double().sum(0)
+            shift[start:stop] += scale[start:stop] * branch[3].conv.bias.double()
+        # The ReLU of scale * view + shift: where the scale is negative, it bounds the view from above.
+        edge = -(bias + shift / scale)
+        low, high = edge.where(scale > 0, -torch.inf), edge.where(scale < 0, torch.inf)
+        self._keep(view_bias=bias, view_low=low, view_high=high)
+        weight, out_bias = _folded(conv, unit.bn)
+        self._keep(out_weight=weight * scale[:, None], out_bias=out_bias + (bias * scale + shift) @ weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, T, V, C), which is overwritten, to (N, T', V, C')."""
         N, T, V, C = x.shape
         mixed = self._mixed(x)
-        in_place = self.stride == 1 and not _as_a_graph(x)
-        views = self._views_in_place(mixed) if in_place else self._views_as_convolutions(mixed)
+        views = self._views_as_convolutions(mixed) if _as_a_graph(x) else self._views_in_place(mixed)
         T, C_out = views.shape[1], views.shape[3]
         views = views.reshape(N, T * V, C_out)
         weight = self.out_weight.expand(N, -1, -1)
@@ -156,10 +171,10 @@ class FoldedBlock(nn.Module):
             if self.residual_weight is not None:
                 rest = torch.bmm(rest, self.residual_weight.expand(N, -1, -1))
             out = _plus_product(rest, views, weight)
-        return out.add_(self.out_bias).relu_().view(N, T, V, C_out)
+        return out.view(N, T, V, C_out).add_(self.out_bias).relu_()
 
     def _mixed(self, x: Tensor) -> Tensor:
-        """The graph unit: (N, T, V, C) to (N, T, V, C')."""
+        """The graph unit but for its bias: (N, T, V, C) to (N, T, V, C')."""
         N, T, V, C = x.shape
         rest = x.view(N, T * V, C)
         A, weight = self.A.expand(N * T, -1, -1), self.graph_weight.expand(N, -1, -1)
@@ -171,57 +186,96 @@ class FoldedBlock(nn.Module):
             mixed = mixed.add_(rest)
         else:
             mixed = _plus_product(mixed, rest, self.down_weight.expand(N, -1, -1))
-        return mixed.view(N, T, V, -1).add_(self.graph_bias).relu_()
+        return mixed.view(N, T, V, -1).clamp_(self.graph_low)
 
     def _views_in_place(self, x: Tensor) -> Tensor:
-        """The views of time, each written to its channels: a convolution is the sum of three matrix products.
-
-        People lie one after another in time, with ``REACH`` empty frames around each, so that a shift in time is one
-        in rows for all of them.
-        """
+        """The views of time, each written to its channels: a convolution is the sum of three matrix products."""
         N, T, V, C = x.shape
-        space = x.new_empty(REACH + N * (T + REACH), V, C)
-        space[:REACH] = 0
-        people = space[REACH:].view(N, T + REACH, V, C)
-        people[:, T:] = 0
-        mixed = people[:, :T]
-        mixed.flatten(1, 2).baddbmm_(x.flatten(1, 2), self.in_weight.expand(N, -1, -1), beta=0)
-        mixed.add_(self.in_bias)[..., : -self.widths[-1]].relu_()
-
-        out = torch.empty_like(people)
-        num_rows = (N * (T + REACH) - REACH) * V  # the last empty frames are of no use
-        *convs, pool, frame = zip(
-            space.view(-1, C).split(self.widths, 1), out.view(-1, C)[:num_rows].split(self.widths, 1), strict=True
-        )
-
-        def shifted(part: Tensor, frames: int) -> Tensor:
-            return part.narrow(0, (REACH + frames) * V, num_rows)
-
-        for i, ((part, view), dilation) in enumerate(zip(convs, DILATIONS, strict=True)):
-            for k, weight in enumerate(getattr(self, f"taps{i}")):
-                view.addmm_(shifted(part, (k - 1) * dilation), weight, beta=min(k, 1))
-        part, view = pool
-        torch.maximum(
-            shifted(part, -1), shifted(part, 1), out=view
-        )  # of what is not negative: empty frames don't count
-        torch.maximum(shifted(part, 0), view, out=view)
-        part, view = frame
-        view.copy_(shifted(part, 0))
-        return torch.addcmul(self.view_shift, out[:, :T], self.view_scale).relu_()
+        room = _rooms.of((N, T, V), self.stride, self.widths)
+        rows = torch.bmm(x.flatten(1, 2), self.in_weight.expand(N, -1, -1)).view(N, T, V, C)
+        for k, (frames, padding) in enumerate(zip(room.frames, room.padding, strict=True)):
+            torch.maximum(rows[:, k :: self.stride], self.in_low, out=frames)
+            for part in padding:
+                part.copy_(self.in_low)
+        for i, (view, parts) in enumerate(room.convs):
+            for k, part in enumerate(parts):
+                view.addmm_(part, getattr(self, f"tap{i}{k}"), beta=min(k, 1))
+        view, (before, now, after) = room.pool
+        torch.maximum(torch.maximum(before, after, out=view), now, out=view)
+        view, part = room.frame
+        view.copy_(part)
+        return torch.clamp(room.views, self.view_low, self.view_high)
 
     def _views_as_convolutions(self, x: Tensor) -> Tensor:
         """The same without writing in place, which graphs can't, and other devices do slowly."""
         N, T, V, C = x.shape
-        rows = torch.addmm(self.in_bias, x.reshape(N * T * V, C), self.in_weight).view(N, T, V, C)
+        rows = torch.matmul(x, self.in_weight) + self.in_bias
         *parts, pool, frame = rows.split(self.widths, -1)
         views = []
         for i, (part, d) in enumerate(zip(parts, DILATIONS, strict=True)):
-            weight = getattr(self, f"taps{i}").permute(2, 1, 0).unsqueeze(-1)
+            weight = torch.stack([getattr(self, f"tap{i}{k}") for k in range(3)]).permute(2, 1, 0).unsqueeze(-1)
             part = torch.relu(part).permute(0, 3, 1, 2)
             views.append(F.conv2d(part, weight, None, (self.stride, 1), (d, 0), (d, 1)))
         views.append(F.max_pool2d(torch.relu(pool).permute(0, 3, 1, 2), (3, 1), (self.stride, 1), (1, 0)))
         views.append(frame[:, :: self.stride].permute(0, 3, 1, 2))
-        return torch.relu(torch.cat(views, 1).permute(0, 2, 3, 1) * self.view_scale + self.view_shift)
+        unbiased = torch.cat(views, 1).permute(0, 2, 3, 1) - self.view_bias
+        return torch.clamp(unbiased, self.view_low, self.view_high)
+
+
+class _Room:
+    """Where the views of time of N people are made; all its parts are views of the same memory.
+
+    People lie one after another in time, with ``REACH`` frames of padding around each, so that a shift in time is one
+    in rows for all of them. With a stride of 2 even and odd frames lie apart, so that only what stays is computed.
+
+    Attributes:
+        frames, padding: for each step of a stride, where its frames go, (N, T', V, C), and what is around them.
+        convs: for each dilation the view to be made, and the parts that its three taps multiply, (rows, channels) each.
+        pool, frame: the same of the maximum over three frames, and of the frame as it is.
+        views: all of them, (N, T', V, C).
+    """
+
+    def __init__(self, shape: tuple[int, int, int], stride: int, widths: tuple[int, ...]) -> None:
+        N, T, V = shape
+        C, stays = sum(widths), -(-T // stride)
+        num_rows = (N * (stays + REACH) - REACH) * V
+        views = torch.empty(N, stays + REACH, V, C)
+        self.views = views[:, :stays]
+        self.frames, self.padding, parts = [], [], []
+        for step in range(stride):
+            space = torch.empty(REACH + N * (stays + REACH), V, C)
+            people, there = space[REACH:].view(N, -1, V, C), len(range(step, T, stride))
+            self.frames.append(people[:, :there])
+            self.padding.append((space[:REACH], people[:, there:]))
+            parts.append(space.view(-1, C).split(widths, 1))
+
+        def seen(branch: int, dilation: int) -> list[Tensor]:
+            """The frames before, now and after."""
+            places = (divmod(frames, stride) for frames in (-dilation, 0, dilation))
+            return [parts[step][branch].narrow(0, (REACH + back) * V, num_rows) for back, step in places]
+
+        *made, pool, frame = views.view(-1, C)[:num_rows].split(widths, 1)
+        self.convs = [(view, seen(k, d)) for k, (view, d) in enumerate(zip(made, DILATIONS, strict=True))]
+        self.pool = pool, seen(len(made), 1)
+        self.frame = frame, seen(len(made) + 1, 0)[1]
+
+
+class _Rooms(threading.local):
+    """Those of a thread, which are kept: to make one takes as long as to use it."""
+
+    def __init__(self) -> None:
+        self._made: dict[Any, _Room] = {}
+
+    def of(self, *shape: Any) -> _Room:
+        """The one for what ``_Room`` takes."""
+        if shape not in self._made:
+            if len(self._made) >= MAX_ROOMS:
+                self._made.clear()
+            self._made[shape] = _Room(*shape)
+        return self._made[shape]
+
+
+_rooms = _Rooms()
 
 
 def _plus_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:

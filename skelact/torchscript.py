@@ -21,11 +21,12 @@ from skelact.unpickling import MALFORMED, Refused
 OPERATORS = frozenset(
     {
         *("torch._convolution", "torch.conv1d", "torch.conv2d", "torch.linear", "torch.matmul", "torch.addmm"),
-        *("torch.bmm", "torch.baddbmm", "torch.expand", "torch.add_", "torch.relu_"),
+        *("torch.bmm", "torch.baddbmm", "torch.expand", "torch.add_", "torch.relu_", "torch.clamp_", "torch.clamp"),
         *("torch.einsum", "torch.batch_norm", "torch.relu", "torch.max_pool2d", "torch.mean", "torch.add", "torch.mul"),
         *("torch.cat", "torch.split_with_sizes", "torch.split", "torch.chunk", "torch.select", "torch.slice"),
-        *("torch.size", "torch.view", "torch.reshape", "torch.permute", "torch.transpose", "torch.t"),
+        *("torch.size", "torch.view", "torch.reshape", "torch.permute", "torch.transpose", "torch.t", "torch.stack"),
         *("torch.flatten", "torch.unsqueeze", "torch.squeeze", "torch.contiguous", "ops.prim.NumToTensor", "int"),
+        "torch.sub",
     }
 )
 # Nothing here can be read in two ways: no comments, no escapes, spaces only after commas.

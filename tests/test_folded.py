@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ def trained(settings: ModelSettings, layout: Layout) -> PlainSTGCNPP:
                 (module.bias, -0.3, 0.3),
             ):
                 torch.nn.init.uniform_(values, low, high)  # type: ignore[arg-type]
+            torch.nn.init.zeros_(module.weight[:2])  # channels that were given up
     torch.nn.init.normal_(network.cls_head["fc"].weight, std=0.3)  # type: ignore[arg-type]
     return network.eval()
 
@@ -96,6 +98,20 @@ def test_empty_slots_are_not_computed_anew(monkeypatch: pytest.MonkeyPatch) -> N
         assert computed == [1, 3, 3], "nobody, once, and three people twice"
         shorter = clips[:, :, :9]
         torch.testing.assert_close(network(shorter), plain(shorter), rtol=0, atol=1e-4)
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    settings = ModelSettings(3, 17, 5, (12, 24), (1, 2))
+    plain = trained(settings, COCO)
+    network = folded(plain, settings, COCO)
+    clips = torch.randn(60, 2, 16, 17, 3)
+
+    def logits(clip: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return network(clip[None])
+
+    with torch.inference_mode(), ThreadPoolExecutor(4) as pool:
+        torch.testing.assert_close(torch.cat(list(pool.map(logits, clips))), plain(clips), rtol=0, atol=1e-4)
 
 
 def test_a_broken_pose_is_not_taken_for_an_empty_slot() -> None:
