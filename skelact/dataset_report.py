@@ -15,12 +15,13 @@ import numpy as np
 from tqdm import tqdm
 
 from skelact.annotations import Annotation, AnnotationSet, fps_of, open_annotations
-from skelact.files import atomic_path
+from skelact.plots import picture
 from skelact.skeleton import LAYOUTS, Layout
 from skelact.structures import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 IMBALANCE = 10  # times the smallest class
 ASPECT_RATIO_TOLERANCE = 1.25
@@ -373,12 +374,13 @@ def plot_report(report: DatasetReport, path: str | Path) -> None:
     Raises:
         SkelactError: it can't be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with picture(path, 12, max(5.5, 1.6 + 0.2 * len(report.classes))) as figure:
+        _plot(figure, report)
 
-    height = max(5.5, 1.6 + 0.2 * len(report.classes))
-    figure = Figure(figsize=(12, height), layout="constrained")
-    FigureCanvasAgg(figure)
+
+def _plot(figure: Figure, report: DatasetReport) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     counts = f"{report.num_samples} samples, {len(report.classes)} classes, {report.num_frames} frames"
     figure.suptitle(f"{report.name}: {counts}, layout {report.layout or 'unknown'}", fontsize=13)
     left, right = figure.subfigures(1, 2, width_ratios=(3, 2), squeeze=False)[0]
@@ -393,19 +395,21 @@ def plot_report(report: DatasetReport, path: str | Path) -> None:
     _plot_histogram(missing, report.missing, "share of frames without anybody")
     for axes in (lengths, persons, missing):
         axes.set_ylabel("samples")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as part:
-        figure.savefig(part, dpi=110)
 
 
 def _plot_histogram(axes: Axes, histogram: Histogram, label: str) -> None:
     axes.stairs(histogram.counts, histogram.edges, fill=True, color=_COLORS[0])
-    axes.set_xlim(histogram.edges[0], histogram.edges[-1])
+    margin = 0.01 * (histogram.edges[-1] - histogram.edges[0])
+    axes.set_xlim(histogram.edges[0] - margin, histogram.edges[-1] + margin)
     axes.set_xlabel(label)
 
 
 def _plot_classes(axes: Axes, report: DatasetReport) -> None:
     """A grey bar for all samples of a class, a dot for those in each split: splits may overlap."""
+    from matplotlib.ticker import MaxNLocator
+
     names = [count.class_name or str(count.label) for count in report.classes]
     rows = range(len(names))
     totals = [count.num_samples for count in report.classes]
@@ -417,5 +421,6 @@ def _plot_classes(axes: Axes, report: DatasetReport) -> None:
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.set_xlabel("samples")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)

@@ -208,7 +208,6 @@ class FoldedBlock(nn.Module):
 
     def _views_as_convolutions(self, x: Tensor) -> Tensor:
         """The same without writing in place, which graphs can't, and other devices do slowly."""
-        N, T, V, C = x.shape
         rows = torch.matmul(x, self.in_weight) + self.in_bias
         *parts, pool, frame = rows.split(self.widths, -1)
         views = []

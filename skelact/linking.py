@@ -43,6 +43,10 @@ SPEED_SD, SPEED_CAP, SPEED_HALF_LIFE_S = 0.6, 6.0, 1.0  # heights/s; people slow
 SIZE_SD, SIZE_CAP = 0.03, 4.0  # of the logarithm of the height
 POSTURE_SD, POSTURE_CAP, POSTURE_HALF_LIFE_S = 0.15, 4.0, 0.15
 COLOUR_SD, COLOUR_CAP = 6.0, 16.0  # CIELAB, where 100 lie between black and white
+SAME_CLOTHES, ACROSS_CUT = (
+    4.0,
+    5.0,
+)  # of what differing colours cost, the most for which somebody is the same after a cut
 SHARD_MISS = 0.1  # how far, in heights, a shard's box may be from where a person should be
 TRACKER_MISS = 0.3  # a factor on that if the tracker took it for that person
 OPEN_END_S = 0.5  # and how long before the first or after the last piece of that person
@@ -91,6 +95,7 @@ def relink(
     fps: float,
     max_pause_s: float,
     max_hidden_s: float,
+    cuts: Sequence[int] = (),
 ) -> list[Path]:
     """Cut paths where people could be mixed up, and join what fits.
 
@@ -101,6 +106,7 @@ def relink(
         fps: frames per second.
         max_pause_s: somebody who is gone for longer comes back as somebody new, ...
         max_hidden_s: ... or for longer than this, if they vanish and appear beside others, who may hide them.
+        cuts: frames that begin another shot. What follows is joined by clothes alone: all else looks anew.
 
     Returns:
         Paths over the same detections, no detection twice.
@@ -112,12 +118,15 @@ def relink(
     def pieces_of(parts: Iterable[Path]) -> list[Piece]:
         return [_piece(path, origin, frames, known) for path in sorted(parts, key=min)]
 
-    pieces = pieces_of(_cut(paths, frames))
-    joined = _join([piece for piece in pieces if piece.is_solid], frames, fps, pauses, MAX_COST)
+    def join(pieces: Sequence[Piece], max_cost: float) -> list[Path]:
+        return _join(pieces, _link_costs(pieces, frames, fps, pauses, max_cost, cuts), max_cost)
+
+    pieces = pieces_of(_cut(paths, frames, cuts))
+    joined = join([piece for piece in pieces if piece.is_solid], MAX_COST)
     left = _put_in([piece for piece in pieces if not piece.is_solid], joined, origin, frames, fps)
     # Shards that fit nowhere are of somebody who is among others all along.
-    joined += _join(left, frames, fps, pauses, MAX_COST)
-    return _join(pieces_of(joined), frames, fps, pauses, MAX_COST_LATER)
+    joined += join(left, MAX_COST)
+    return join(pieces_of(joined), MAX_COST_LATER)
 
 
 # --- cutting -----------------------------------------------------------------------------------------------------
@@ -183,7 +192,7 @@ def _median(values: Array) -> Array:
     return (values[(count - 1) // 2, columns] + values[count // 2, columns]) / 2
 
 
-def _cut(paths: Sequence[Path], frames: Sequence[FramePoses]) -> Iterator[Path]:
+def _cut(paths: Sequence[Path], frames: Sequence[FramePoses], cuts: Sequence[int]) -> Iterator[Path]:
     """Stretches in which it is sure who is who: frame by frame the same body is near and any other far."""
     followed: list[dict[int, int]] = [{} for _ in frames]  # detection -> path, in each frame
     for k, path in enumerate(paths):
@@ -196,7 +205,7 @@ def _cut(paths: Sequence[Path], frames: Sequence[FramePoses]) -> Iterator[Path]:
     for k, path in enumerate(paths):
         run: Path = {}
         for t in sorted(path):
-            if run and (t - 1 not in run or k in unsure[t]):
+            if run and (t - 1 not in run or k in unsure[t] or t in cuts):
                 yield run
                 run = {}
             run[t] = path[t]
@@ -269,13 +278,10 @@ class _States:
         return cls(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def _join(
-    pieces: Sequence[Piece], frames: Sequence[FramePoses], fps: float, pauses: tuple[int, int], max_cost: float
-) -> list[Path]:
+def _join(pieces: Sequence[Piece], costs: dict[tuple[int, int], float], max_cost: float) -> list[Path]:
     """Pieces, sorted by their starts, one after the other as fits best over all."""
     if not pieces:
         return []
-    costs = _link_costs(pieces, frames, fps, pauses, max_cost)
     successor = _assign(costs, len(pieces), max_cost)
     chains = []
     for a in sorted(set(range(len(pieces))) - set(successor)):
@@ -323,7 +329,12 @@ def _unlike(one: Array, other: Array) -> float:
 
 
 def _link_costs(
-    pieces: Sequence[Piece], frames: Sequence[FramePoses], fps: float, pauses: tuple[int, int], max_cost: float
+    pieces: Sequence[Piece],
+    frames: Sequence[FramePoses],
+    fps: float,
+    pauses: tuple[int, int],
+    max_cost: float,
+    cuts: Sequence[int],
 ) -> dict[tuple[int, int], float]:
     """What it costs that piece b goes on where a ends; links at ``max_cost`` and more are left out.
 
@@ -333,7 +344,10 @@ def _link_costs(
         fps: frames per second.
         pauses: the longest from a to b, in frames, in the open and behind others.
         max_cost: see above.
+        cuts: frames that begin another shot.
     """
+    if not pieces:
+        return {}
     ends, starts = (_States.of(pieces, frames, fps, at_end) for at_end in (True, False))
     begins = np.array([piece.start for piece in pieces])
     clothes = np.stack([piece.clothes for piece in pieces])
@@ -346,12 +360,18 @@ def _link_costs(
         near = begins[b] - piece.stop < np.where(hidden, pauses[1], pauses[0])
         b, hidden = b[near], hidden[near]
         gap_s = (begins[b] - piece.stop + 1) / fps
-        cost = _fit(ends, a, starts, b, gap_s) + np.where(hidden, HIDDEN_COST, PAUSE_COST) * gap_s
-        cost += _capped(_difference(piece.clothes, clothes[b]) / COLOUR_SD, COLOUR_CAP)
+        unlike = _capped(_difference(piece.clothes, clothes[b]) / COLOUR_SD, COLOUR_CAP)
+        cost = _fit(ends, a, starts, b, gap_s) + np.where(hidden, HIDDEN_COST, PAUSE_COST) * gap_s + unlike
+        # What the tracker linked itself is trusted, and never cut for nothing ...
+        trusted = np.minimum(cost, max_cost - 1e-3)
+        if len(cuts):  # ... but between shots
+            later = np.searchsorted(cuts, begins[b], "right") > np.searchsorted(cuts, piece.stop - 1, "right")
+            is_same = np.isfinite(piece.clothes + clothes[b]).any(1) & (unlike < SAME_CLOTHES)
+            cost = np.where(later, np.where(is_same, ACROSS_CUT + unlike, np.inf), cost)
+            trusted = np.where(later, cost, trusted)
         own = b[origins[b] == piece.origins[1]][:1]
-        # What the tracker linked itself is trusted, and never cut for nothing.
-        trusted = np.minimum(cost, max_cost - 1e-3) - TRACKER_BONUS * 0.5 ** (gap_s / TRUST_HALF_LIFE_S)
-        cost = np.maximum(np.where(np.isin(b, own), trusted, cost), 0)
+        bonus = TRACKER_BONUS * 0.5 ** (gap_s / TRUST_HALF_LIFE_S)
+        cost = np.maximum(np.where(np.isin(b, own), trusted - bonus, cost), 0)
         costs.update({(a, int(k)): float(c) for k, c in zip(b, cost, strict=True) if c < max_cost})
     return costs
 

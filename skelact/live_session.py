@@ -18,7 +18,6 @@ import numpy as np
 from skelact.classifier import Classifier, check_takes_video
 from skelact.cleaning import OneEuro, clean_track, fill_gaps
 from skelact.errors import SkelactError
-from skelact.persons import rank_tracks
 from skelact.pipeline import DEFAULT_MODEL, DEFAULT_POSE_MODEL, checked_threshold
 from skelact.pose import PoseModel
 from skelact.skeleton import COCO, Layout
@@ -236,9 +235,9 @@ class LiveSession:
         now_s = self._num_steps * self.settings.step_s
         tracks = [ring.track(self._times, self._clean) for ring in self._rings.values()]
         tracks = [track for track in tracks if _mean_score(track) >= MIN_BBOX_SCORE]
-        ranked = rank_tracks(tracks, self._img_shape, max(len(self._times), 1))
+        tracks.sort(key=lambda track: track.track_id)  # who matters most may change, the name of a pair must not
         settings = self.settings
-        windows = windows_until(ranked, now_s, self.classifier.num_person, settings.window_s, settings.subjects)
+        windows = windows_until(tracks, now_s, self.classifier.num_person, settings.window_s, settings.subjects)
         if windows:
             scores = score_windows(windows, self.classifier, self._img_shape)
             for window, row in zip(windows, scores, strict=True):

@@ -102,8 +102,11 @@ class FollowedFrames:
         times = np.array(self.time_s)
         info = replace(self.info, fps=_mean_fps(times, self.info.fps))
         fps = info.fps / self.stride
-        cuts_s = tuple(times[find_cuts(self._differences)].tolist())
-        tracks = build_tracks(self._frames, self._ids, fps, self._colours, mending)
+        cuts = find_cuts(self._differences)
+        cuts_s = tuple(times[cuts].tolist())
+        tracks = build_tracks(
+            self._frames, self._ids, fps, self._colours, mending, [-(-cut // self.stride) for cut in cuts]
+        )
         if clean:
             tracks = clean_tracks(tracks, fps, cuts_s)
         tracks = tuple(stretch(track, self.stride, times) for track in tracks)

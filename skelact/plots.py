@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#6b7280"  # the first two are Okabe and Ito's
 NUMBERED = 20  # classes; cells of larger matrices are too small for numbers
 LONGEST = 32  # characters of a class name
+WIDER_FONTS = (  # for scripts that matplotlib's own font lacks, as systems have them
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+    *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans", "Arial Unicode MS"),
+)
 
 
 def plot_confusion(matrix: Array | Sequence[Sequence[int]], class_names: Sequence[str], path: str | Path) -> None:
@@ -32,17 +38,24 @@ def plot_confusion(matrix: Array | Sequence[Sequence[int]], class_names: Sequenc
     Raises:
         SkelactError: it can't be written.
     """
-    from matplotlib.colors import PowerNorm
-
     counts = np.asarray(matrix, float)
-    totals = counts.sum(1)
-    shares = counts / np.maximum(totals, 1)[:, None]
     num_classes = len(counts)
     names = [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in class_names]
     # Inches: 120 classes at 0.16 are 20 inches; a few get large cells; the rest is for names and the colour bar.
     cell = min(0.7, max(0.16, 8 / num_classes))
     margin = 0.6 + 0.075 * max(map(len, names))
-    figure = _figure(max(num_classes * cell + margin + 1.5, 6), max(num_classes * cell + margin + 0.6, 4))
+    width, height = max(num_classes * cell + margin + 1.5, 6), max(num_classes * cell + margin + 0.6, 4)
+    with picture(path, width, height) as figure:
+        _confusion(figure, counts, names, cell)
+
+
+def _confusion(figure: Figure, counts: Array, names: Sequence[str], cell: float) -> None:
+    """One that is ``cell`` inches a class."""
+    from matplotlib.colors import PowerNorm
+
+    totals = counts.sum(1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    num_classes = len(counts)
     axes = figure.subplots()
     # The square root: a confusion of a few hundredths should be seen.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
@@ -67,7 +80,6 @@ def plot_confusion(matrix: Array | Sequence[Sequence[int]], class_names: Sequenc
             axes.text(column, row, f"{share * 100:.0f}", ha="center", va="center", fontsize=font, color=color)
     bar = axes.inset_axes((1.02, 0, 0.02, 1))
     figure.colorbar(image, cax=bar, label="share of the class's samples")
-    _save(figure, path)
 
 
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -80,7 +92,11 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     Raises:
         SkelactError: it can't be written.
     """
-    figure = _figure(12, 3.6)
+    with picture(path, 12, 3.6) as figure:
+        _curves(figure, rows)
+
+
+def _curves(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> None:
     loss, top1, lr = figure.subplots(1, 3)
     _curve(loss, rows, "loss", BLUE, "training")
     _curve(loss, rows, "val_loss", ORANGE, "validation")
@@ -104,7 +120,6 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         best = max(validated, key=lambda row: float(row["val_top1"]))
         top1.plot([int(best["epoch"])], [float(best["val_top1"])], "o", color=ORANGE)
         top1.set_title(f"top-1 accuracy, best {float(best['val_top1']):.1%} (epoch {best['epoch']})", fontsize=11)
-    _save(figure, path)
 
 
 def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, color: str, label: str) -> None:
@@ -118,6 +133,26 @@ def _number(row: Mapping[str, Any], key: str) -> float | None:
     """A log's value; a CSV has empty text where there is none."""
     value = row.get(key)
     return None if value is None or value == "" else float(value)
+
+
+@contextmanager
+def picture(path: str | Path, width: float, height: float) -> Iterator[Figure]:
+    """A figure to draw on, inches wide and high, which is written to ``path`` in the end.
+
+    Names in it are what they are: ``$`` begins no formula, and scripts that matplotlib's own font lacks are taken from
+    fonts of the system, where it has them.
+    """
+    import matplotlib
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    fonts = ["DejaVu Sans", *(name for name in WIDER_FONTS if name in installed)]
+    with matplotlib.rc_context({"text.parse_math": False, "font.family": fonts}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure = _figure(width, height)
+        yield figure
+        with atomic_path(path) as part:
+            figure.savefig(part, dpi=110, bbox_inches="tight")
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -135,8 +170,3 @@ def check_picture(path: str | Path, sources: Iterable[str | Path | None] = ()) -
     if Path(path).suffix.lower().removeprefix(".") not in known:
         raise SkelactError(f"{path}: expected a picture's name, ending with .{', .'.join(sorted(known))}")
     check_writable(path, sources)
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    with atomic_path(path) as part:
-        figure.savefig(part, dpi=110, bbox_inches="tight")

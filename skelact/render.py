@@ -252,7 +252,8 @@ def _render(
     progress: bool,
 ) -> None:
     """Write (index, time_s, picture) as a video, with all that is drawn into and under each picture."""
-    strip = Strip(segments, float(sequence.time_s[-1]), img_shape) if segments else None
+    stop_s = float(sequence.time_s[-1]) + 1 / (sequence.info.fps or DEFAULT_FPS)
+    strip = Strip(segments, stop_s, img_shape) if segments else None
     shape = (img_shape[0] + (strip.height if strip else 0), img_shape[1])
     current = Current(segments)
 
@@ -345,9 +346,10 @@ def _has_word(joint: str, words: frozenset[str]) -> bool:
 
 def _draw_tag(image: Array, text: str, corner: tuple[float, float], color: Color, text_px: int) -> None:
     """A filled box with a track id on the top left corner of a person, inside where the picture ends."""
-    width, pad = text_width(text, text_px), max(2, text_px // 4)
-    box_width, box_height = width + 2 * pad, text_px + pad
-    x = min(max(round(corner[0]), 0), image.shape[1] - box_width)
+    pad = max(2, text_px // 4)
+    text = _cut_to(text, text_px, image.shape[1] - 2 * pad)
+    box_width, box_height = text_width(text, text_px) + 2 * pad, text_px + pad
+    x = max(min(round(corner[0]), image.shape[1] - box_width), 0)
     y = min(max(round(corner[1]) - box_height, 0), image.shape[0] - box_height)
     cv2.rectangle(image, (x, y), (x + box_width - 1, y + box_height - 1), color, -1)
     draw_text(image, text, (x + pad, y + box_height - pad), text_px, INK)
@@ -360,8 +362,14 @@ def _draw_label(image: Array, text: str, text_px: int) -> None:
     room = image.shape[1] - 4 * pad
     while text_width(text, text_px) > room and text_px > 11:
         text_px -= 1
-    while text_width(text, text_px) > room and len(text) > 2:
-        text = text[:-2].rstrip() + "…"
+    text = _cut_to(text, text_px, room)
     panel = image[pad : 2 * pad + 2 * text_px, pad : 3 * pad + text_width(text, text_px)]
     panel[:] = (0.3 * panel + 0.7 * np.array(INK)).astype(np.uint8)
     draw_text(panel, text, (pad, pad // 2 + round(1.3 * text_px)), text_px, PAPER)
+
+
+def _cut_to(text: str, text_px: int, room: int) -> str:
+    """A text, or as much of its start as there is room for, in pixels."""
+    while text_width(text, text_px) > room and len(text) > 2:
+        text = text[:-2].rstrip() + "…"
+    return text

@@ -27,6 +27,7 @@ from skelact.errors import SkelactError
 from skelact.files import check_writable
 from skelact.render import MIN_SCORE, bones
 from skelact.skeleton import LAYOUTS
+from skelact.strip import clock
 from skelact.subtitles import who
 from skelact.writers import SCHEMA_VERSION, write_text
 
@@ -38,6 +39,7 @@ POLICY = (
 )
 # After Paul Tol's light scheme, on which dark text can be read.
 COLORS = ("#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#99ddff", "#44bb99", "#bbcc33", "#aaaa00", "#c5a3d9", "#d9b38c")
+GREY = "#99a0aa"  # of what is unknown
 LINES = 6  # classes in a chart of scores: the likeliest
 OPEN_CHARTS = 8  # of more people and pairs, the charts are shown on demand
 POINTS = 1500  # across a chart; more would not be seen
@@ -66,7 +68,7 @@ def write_report(result: str | Path, out: str | Path, *, video: str | Path | Non
         check_writable(out, [result, video, *(each["source"] for each in content["results"])])
         models = ", ".join(dict.fromkeys(str(model["name"]) for model in content["models"]))  # streams share a name
         made = f"skelact {content['versions']['skelact']}, {models}"
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise SkelactError(
             f"{result}: expected the JSON of skelact predict, found one that lacks or garbles {error}"
         ) from error
@@ -97,11 +99,14 @@ def _load(path: Path) -> Any:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SkelactError(f"{path}: expected the JSON of skelact predict, found {reason}") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION or "results" not in content:
+    if version != SCHEMA_VERSION:
         raise SkelactError(
             f"{path}: expected the JSON of skelact predict with schema_version {SCHEMA_VERSION}, found "
             f"{'none' if version is None else version}"
         )
+    if "results" not in content:
+        found = f"that of {content['command']!r}" if "command" in content else "one without results"
+        raise SkelactError(f"{path}: expected the JSON of skelact predict, found {found}")
     return content
 
 
@@ -220,10 +225,20 @@ def _row(
     label: Any,
     said: bool = True,
 ) -> str:
-    """A line of the timeline, with a button for each segment."""
-    buttons = "".join(_button(segment, duration_s, colors, str(label(segment)), said) for segment in segments)
+    """A line of the timeline, with a button for each segment; those at the same time are below each other."""
+    lanes: list[list[str]] = []
+    stops: list[float] = []
+    for segment in sorted(segments, key=lambda segment: float(segment["start_s"])):
+        free = (k for k, stop_s in enumerate(stops) if stop_s <= float(segment["start_s"]) + 1e-6)
+        lane = next(free, len(lanes))
+        if lane == len(lanes):
+            lanes.append([])
+            stops.append(0.0)
+        lanes[lane].append(_button(segment, duration_s, colors, str(label(segment)), said))
+        stops[lane] = float(segment["stop_s"])
     shown = html.escape(name)
-    return f'<div class="row"><span class="name" title="{shown}">{shown}</span><div class="track">{buttons}</div></div>'
+    tracks = "".join(f'<div class="track">{"".join(lane)}</div>' for lane in lanes)
+    return f'<div class="row"><span class="name" title="{shown}">{shown}</span><div class="lanes">{tracks}</div></div>'
 
 
 def _button(segment: Mapping[str, Any], duration_s: float, colors: Mapping[str, str], label: str, said: bool) -> str:
@@ -254,14 +269,6 @@ def _span(segment: Mapping[str, Any]) -> str:
     return f"{clock(float(segment['start_s']))} to {clock(float(segment['stop_s']))}"
 
 
-def clock(time_s: float) -> str:
-    """``1:02:03.4``, without hours where there are none."""
-    tenths = round(time_s * 10)
-    minutes, seconds = divmod(tenths / 10, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}:{minutes:02d}:{seconds:04.1f}" if hours else f"{minutes}:{seconds:04.1f}"
-
-
 # --- scores over time --------------------------------------------------------------------------------------------
 
 
@@ -277,6 +284,10 @@ def _chart(timeline: Mapping[str, Any], duration_s: float, colors: Mapping[str, 
     times = np.asarray(timeline["start_s"], float) + float(timeline["step_s"]) / 2
     scores = {name: np.asarray(values, float) for name, values in timeline["scores"].items()}
     best = sorted(scores, key=lambda name: -float(scores[name].sum()))[:LINES]
+    own = {UNKNOWN: GREY}  # a class keeps its colour, unless another in this chart has it
+    for name in best:
+        free = (color for color in (colors.get(name), *COLORS) if color and color not in own.values())
+        own.setdefault(name, next(free))
     breaks = np.flatnonzero(np.diff(times) > 1.5 * float(timeline["step_s"])) + 1
     lines = []
     for name in best:
@@ -286,10 +297,8 @@ def _chart(timeline: Mapping[str, Any], duration_s: float, colors: Mapping[str, 
                 f"{1000 * time / duration_s:.1f},{100 - 100 * score:.1f}"
                 for time, score in zip(part_times[kept], part[kept], strict=True)
             )
-            lines.append(f'<polyline points="{points}" stroke="{colors.get(name, COLORS[0])}"/>')
-    legend = "".join(
-        f'<span><i style="background:{colors.get(name, COLORS[0])}"></i>{html.escape(name)}</span>' for name in best
-    )
+            lines.append(f'<polyline points="{points}" stroke="{own[name]}"/>')
+    legend = "".join(f'<span><i style="background:{own[name]}"></i>{html.escape(name)}</span>' for name in best)
     name = html.escape(who(tuple(timeline["track_ids"])))
     return (
         f'<div class="row"><span class="name">{name}</span><div class="chart"><svg viewBox="0 -4 1000 108" '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -15,6 +16,14 @@ from skelact.structures import Array, Prediction
 DIM = (70, 66, 62)
 PAGE_S = 60.0  # of the timeline under the picture
 MAX_ROWS = 6  # in it
+
+
+def clock(time_s: float) -> str:
+    """``1:02:03.4``, without hours where there are none."""
+    tenths = round(time_s * 10)
+    minutes, seconds = divmod(tenths / 10, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{seconds:04.1f}" if hours else f"{minutes}:{seconds:04.1f}"
 
 
 class Current:
@@ -53,7 +62,7 @@ class Strip:
         self.row_px = round(1.6 * self.text_px)
         self.width = img_shape[1]
         self.page_s = max(min(stop_s, PAGE_S), 1e-3)
-        self.pages: list[list[Prediction]] = [[] for _ in range(int(stop_s / self.page_s) + 1)]
+        self.pages: list[list[Prediction]] = [[] for _ in range(max(1, math.ceil(stop_s / self.page_s - 1e-6)))]
         for segment in segments:
             last = min(int(segment.stop_s / self.page_s), len(self.pages) - 1)
             for page in range(int(segment.start_s / self.page_s), last + 1):
@@ -101,9 +110,11 @@ class Strip:
             if segment.class_name != UNKNOWN and text_width(segment.class_name, self.text_px) < right - left - 6:
                 draw_text(block, segment.class_name, (3, baseline - 2), self.text_px, INK)
         bottom = (self.height - self.row_px) + baseline
-        for part in (0.0, 0.5, 1.0):
-            time_s = (page + part) * self.page_s
-            text = f"{int(time_s // 60)}:{time_s % 60:04.1f}"
-            x = self._x(time_s, page) - round(part * text_width(text, self.text_px))
+        times = {part: clock((page + part) * self.page_s) for part in (0.0, 0.5, 1.0)}
+        widths = {part: text_width(text, self.text_px) for part, text in times.items()}
+        if sum(widths.values()) + 2 * self.text_px > self.width - self.margin:
+            del times[0.5]
+        for part, text in times.items():
+            x = self._x((page + part) * self.page_s, page) - round(part * widths[part])
             draw_text(image, text, (x, bottom), self.text_px, PAPER)
         return image

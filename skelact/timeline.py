@@ -177,7 +177,7 @@ class Segmenter:
     For each subject one answer holds at a time. Another begins where its class is best by ``margin``, or reaches the
     threshold after ``unknown``: then from where it was best and less than ``margin`` below. It is told once it lasted
     for ``min_duration_s``; if it does not, it counts as part of what was before, or as nothing where nothing was.
-    Equal answers in a row are one segment.
+    Several in a row that do not last are ``unknown`` where together they do. Equal answers in a row are one segment.
 
         segmenter = Segmenter(classifier.scored_names, settings)
         for event in segmenter.feed((3,), start_s, stop_s, scores):
@@ -192,6 +192,7 @@ class Segmenter:
     settings: TimelineSettings = field(default_factory=TimelineSettings)
     _current: dict[Subject, _Run] = field(default_factory=dict)  # told
     _pending: dict[Subject, _Run] = field(default_factory=dict)  # too short so far
+    _passed: dict[Subject, _Run] = field(default_factory=dict)  # what did not last, since the current one
     _rising: dict[Subject, _Run] = field(default_factory=dict)  # the last unknown steps, of a class about to be told
 
     def feed(self, subject: Subject, start_s: float, stop_s: float, scores: Array) -> list[Event]:
@@ -213,18 +214,17 @@ class Segmenter:
             current = pending = latest = None
         step = _Run(self._answer(latest, scores), start_s, stop_s, np.asarray(scores, np.float64), 1)
         step = self._from_its_rise(subject, step, latest)
-        if pending and step.answer != pending.answer:  # it did not last
-            del self._pending[subject]
-            if current and pending.count:
-                current.absorb(pending)
-            pending = None
+        if pending and step.answer != pending.answer:
+            events += self._pass(subject)
+            current, pending = self._current.get(subject), None
         if pending:
             pending.absorb(step)
         elif current and step.answer == current.answer:
+            self._go_on(subject)
             current.absorb(step)
         else:
             pending = self._pending[subject] = step
-        if pending and pending.stop_s - pending.start_s >= self.settings.min_duration_s - 1e-6:
+        if pending and self._lasts(pending):
             events += self._begin(subject)
         return events
 
@@ -233,11 +233,10 @@ class Segmenter:
         current, pending = self._current.get(subject), self._pending.get(subject)
         self._rising.pop(subject, None)
         events = []
-        if pending and not current:
-            events = self._begin(subject)
-        elif pending and current:
-            current.absorb(self._pending.pop(subject))
+        if pending:
+            events = self._pass(subject) if current else self._begin(subject)
         if subject in self._current:
+            self._go_on(subject)
             events.append(self._event("end", subject, self._current.pop(subject)))
         return events
 
@@ -278,10 +277,34 @@ class Segmenter:
             return rising
         return step
 
+    def _pass(self, subject: Subject) -> list[Event]:
+        """What was pending did not last."""
+        pending, current = self._pending.pop(subject), self._current.get(subject)
+        if not current or not pending.count:
+            return []
+        passed = self._passed.get(subject)
+        if passed:
+            passed.absorb(pending)
+        else:
+            passed = self._passed[subject] = replace(pending, answer=UNKNOWN_CLASS)
+        if current.answer == UNKNOWN_CLASS or not self._lasts(passed):
+            return []
+        self._pending[subject] = self._passed.pop(subject)
+        return self._begin(subject)
+
+    def _go_on(self, subject: Subject) -> None:
+        """What did not last is part of the current one."""
+        if passed := self._passed.pop(subject, None):
+            self._current[subject].absorb(passed)
+
+    def _lasts(self, run: _Run) -> bool:
+        return run.stop_s - run.start_s >= self.settings.min_duration_s - 1e-6
+
     def _begin(self, subject: Subject) -> list[Event]:
         pending = self._pending.pop(subject)
         events = []
         if subject in self._current:
+            self._go_on(subject)
             events.append(self._event("end", subject, self._current[subject]))
         self._current[subject] = pending
         return [*events, self._event("start", subject, pending)]
@@ -361,12 +384,11 @@ def _timeline(subject: Subject, cells: Sequence[Cell], step_s: float) -> Timelin
 
 
 def _by_shot(track: Track, cuts_s: Sequence[float]) -> list[Track]:
-    """A track in pieces, so that no window looks across a cut."""
-    if not cuts_s:
-        return [track]
+    """A track in pieces, so that no window looks across a cut, from the first pose of each to its last."""
     borders = [0, *np.searchsorted(track.time_s, np.array(cuts_s) - 1e-6).tolist(), track.num_frames]
-    pieces = [track.cut(first, last) for first, last in pairwise(borders) if last > first]
-    return [piece for piece in pieces if piece.present.any()]
+    seen = np.flatnonzero(track.present)
+    parts = (seen[(seen >= first) & (seen < last)] for first, last in pairwise(borders))
+    return [track.cut(int(part[0]), int(part[-1]) + 1) for part in parts if len(part)]
 
 
 def _segment(

@@ -129,6 +129,7 @@ def build_tracks(
     fps: float,
     colours: Sequence[Array] | None = None,
     mending: Mending | None = None,
+    cuts: Sequence[int] = (),
 ) -> tuple[Track, ...]:
     """Turn numbered detections into persons.
 
@@ -141,6 +142,7 @@ def build_tracks(
         fps: frames per second.
         colours: for each frame (N, 6), of ``linking.clothes_colour``; None to do without.
         mending: how.
+        cuts: frames that begin another shot.
 
     Returns:
         Tracks in order of appearance, numbered from 1.
@@ -156,7 +158,7 @@ def build_tracks(
     _recover_ends(found, frames, fps, mending)
     found = [path for path in found if _mean(path, frames, "keypoint_score") >= mending.min_keypoint_score] or found
     found = _without_doubles(found, found, frames, fps, mending, min_height=0.6)  # or they would be linked to somebody
-    found = relink(found, frames, colours, fps, mending.max_pause_s, mending.max_hidden_s)
+    found = relink(found, frames, colours, fps, mending.max_pause_s, mending.max_hidden_s, cuts)
     found = _without_ghosts(found, frames, fps, mending)
     found.sort(key=lambda path: (min(path), frames[min(path)].bbox[path[min(path)], 0]))
     return tuple(_to_track(k, path, frames, mending.max_gap) for k, path in enumerate(found, start=1))

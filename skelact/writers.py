@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import skelact
+from skelact.calibration import UNKNOWN
 from skelact.errors import harmless
 from skelact.files import atomic_path
 from skelact.structures import PoseSequence, Prediction, PredictionSet, SourceResult, Timeline
@@ -144,7 +145,7 @@ def _mean_score(keypoint_score: Any, present: Any) -> float | None:
 def to_csv(predictions: PredictionSet) -> str:
     """One row for each of the top classes of each prediction; one with the error for each source that failed.
 
-    A segment of a timeline has one row only, with its best class.
+    A segment of a timeline has one row only: what it says, or the best class where that is ``unknown``.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -155,7 +156,10 @@ def to_csv(predictions: PredictionSet) -> str:
         for prediction in result.predictions:
             times = f"{prediction.start_s:.3f}", f"{prediction.stop_s:.3f}"
             ids = " ".join(map(str, prediction.track_ids))
-            listed = prediction.top_k[:1] if result.granularity == "timeline" else prediction.top_k
+            listed = prediction.top_k
+            if result.granularity == "timeline":  # an answer goes on for a while when it is no longer the best
+                known = prediction.class_name != UNKNOWN
+                listed = ((prediction.class_name, prediction.score),) if known else listed[:1]
             for rank, (name, score) in enumerate(listed, start=1):
                 rows.writerow((result.source, *times, ids, rank, name, f"{score:.6f}", "", prediction.class_name))
     return text.getvalue()

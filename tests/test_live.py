@@ -122,6 +122,24 @@ def test_memory_is_bounded(camera: HttpStream, classifier: Path, estimator: Wavi
     assert len(session._times) <= (1.0 + 0.25) * FPS + 2
 
 
+def test_a_pair_is_one_whoever_of_them_matters_more(
+    classifier: Path, waving: list[tuple[Any, Any, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First one of them is seen surely, then the other."""
+
+    class InTurns(Waving):
+        def detect(self, frame: Frame) -> FramePoses:
+            poses = super().detect(frame)
+            poses.keypoint_score[int(frame.time_s) % 2] = 0.4
+            return poses
+
+    monkeypatch.setattr("skelact.live_session.PoseModel", InTurns(waving))
+    path = tmp_path / "a.mp4"
+    drawn_people.write_video(path, [waving[k % len(waving)][0] for k in range(60)], FPS)
+    subjects = {event.subject for event in skelact.live(path, classifier, **SMALL)}
+    assert [subject for subject in subjects if len(subject) == 2] == [(1, 2)]
+
+
 def test_what_is_done_at_the_end_of_a_video_ends_with_it(
     classifier: Path, estimator: Waving, waving: list[tuple[Any, Any, Any]], tmp_path: Path
 ) -> None:

@@ -104,6 +104,12 @@ def test_a_confusion_matrix_is_drawn(tmp_path: Path, num_classes: int) -> None:
     assert min(picture_size(tmp_path / "new" / "confusion.png")) > 10 * num_classes
 
 
+def test_names_are_no_formulas_and_may_be_in_any_script(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    plot_confusion(np.eye(3), ["price $x_{$", "costs $5 and $6", "挥手"], tmp_path / "a.png")
+    assert min(picture_size(tmp_path / "a.png")) > 100
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("missing", [None, ""])
 def test_curves_are_drawn(tmp_path: Path, missing: str | None) -> None:
     """From rows as training has them and as its CSV has them."""

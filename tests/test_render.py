@@ -13,7 +13,7 @@ from skelact.errors import SkelactError
 from skelact.render import LIMB_COLORS, Overlay, render_poses, render_video
 from skelact.roi import Region
 from skelact.skeleton import COCO, HAND, LAYOUTS, NTU, OPENPOSE, Layout
-from skelact.strip import Current, Strip
+from skelact.strip import Current, Strip, clock
 from skelact.structures import Array, PoseSequence, Prediction, Track, VideoInfo
 from skelact.video import VideoWriter, probe_video, read_frames
 
@@ -282,6 +282,27 @@ def test_a_long_video_has_pages_of_a_minute_and_few_rows() -> None:
     assert not np.array_equal(strip.draw(10.0), strip.draw(70.0))
     moved = (strip.draw(10.0) != strip.draw(40.0)).any(axis=(0, 2))
     assert 0 < moved.sum() < 20, "only the cursor"
+
+
+def test_the_last_frame_of_a_video_is_on_the_page_of_all(tmp_path: Path) -> None:
+    source, out = make_video(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    render_video(source, sequence_of(person()), [], out, segments=[segment(0.0, 1.0, "walk", 1)])
+    first, *_, last = (frame.image[IMG_SHAPE[0] :].astype(int) for frame in read_frames(out))
+    assert 0.1 < np.abs(first - last).mean() < 5, "only the cursor has moved"
+
+
+def test_times_under_the_picture_are_read_easily() -> None:
+    assert [clock(time_s) for time_s in (0, 59.96, 60, 3723.4)] == ["0:00.0", "1:00.0", "1:00.0", "1:02:03.4"]
+    small = Strip([segment(0, 1, "walk", 1)], 1.0, (90, 100))
+    assert small.draw(0.5).shape == (small.height, 100, 3)
+
+
+def test_a_tag_that_is_wider_than_the_picture_keeps_its_number() -> None:
+    overlay = Overlay(sequence_of(person(1, x=30, y=90), img_shape=(160, 160)))
+    image = np.full((160, 160, 3), 90, np.uint8)
+    short, long = (overlay.draw(image, 0, captions={(1,): "points" + " to something" * n}) for n in (0, 4))
+    np.testing.assert_array_equal(short[:, :40], long[:, :40])
+    assert (short[:, 100:] != long[:, 100:]).any()
 
 
 def test_regions_are_outlined() -> None:

@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 
 from skelact.cli import main
 from skelact.errors import SkelactError
-from skelact.report import clock, write_report
+from skelact.report import write_report
+from skelact.strip import clock
 from skelact.video import VideoWriter
 from skelact.writers import write_json
 
@@ -123,6 +124,29 @@ def test_a_page_has_everything_once(folder: Path) -> None:
     assert 'src="a%20b%2520%3F.mp4"' in page
     assert "my model" in page
     assert "0:12.0, 320 x 180, 2 persons" in page
+
+
+def test_those_who_do_the_same_at_once_are_all_seen(folder: Path) -> None:
+    same = [prediction(0.0, 4.0, "walk", 1), prediction(1.0, 5.0, "walk", 2), prediction(4.0, 6.0, "walk", 1)]
+    page = page_of(save(folder / "b.json", result("a b%20?.mp4", predictions=same)))
+    _, by_action = page.split("By action")
+    (lanes,) = re.findall(r'<div class="lanes">(.*?)</div></div>', by_action)
+    assert [lane.count("<button") for lane in lanes.split('<div class="track">')[1:]] == [2, 1]
+
+
+def test_each_line_of_a_chart_has_its_own_colour(folder: Path) -> None:
+    names = [f"class {k}" for k in range(26)]
+    answered = [prediction(k, k + 1, name, 1) for k, name in enumerate(names)]
+    chart = {"track_ids": [1], "step_s": 0.5, "start_s": [0, 0.5]}
+    scores = {name: [0.2, 0.2] for name in (names[0], names[10], names[20], "unknown", names[1], names[3])}
+    one = result("a b%20?.mp4", predictions=answered, timelines=[{**chart, "scores": scores}])
+    page = page_of(save(folder / "b.json", one))
+    lines = re.findall(
+        r'<polyline points="[^"]*" stroke="([^"]*)"/>', page.split("Scores over time")[1].split("What")[0]
+    )
+    assert len(set(lines)) == len(lines) == 6
+    legend = re.findall(r'<i style="background:([^"]*)"></i>unknown', page)
+    assert legend == ["#99a0aa"]
 
 
 def test_what_comes_from_files_is_escaped(folder: Path) -> None:

@@ -360,6 +360,28 @@ def test_what_lasts_too_shortly_is_part_of_what_was_before() -> None:
     assert event.score == pytest.approx((4 * 0.9 - 0.9 + 2 * 0.1) / 5), "a mean over all of it"
 
 
+def test_many_things_that_do_not_last_are_not_part_of_what_was_before() -> None:
+    segmenter = Segmenter(("sit", "fall", "wave"), TimelineSettings(min_duration_s=1.0))
+    told = []
+    for k, best in enumerate([0, 0, 0, 1, 1, 2, 2, 1, 1, 0, 0, 0]):
+        told += segmenter.feed((1,), 0.4 * k, 0.4 * (k + 1), np.eye(3)[best])
+    told += segmenter.close_all()
+    ended = [(event.class_name, event.start_s, event.stop_s) for event in told if event.kind == "end"]
+    assert ended == [
+        ("sit", 0.0, pytest.approx(1.2)),
+        ("unknown", pytest.approx(1.2), pytest.approx(3.6)),
+        ("sit", pytest.approx(3.6), pytest.approx(4.8)),
+    ]
+
+
+def test_somebody_who_is_not_there_any_more_does_nothing_any_more() -> None:
+    """Pickles have zeros for the rest of a sample."""
+    track = raises_arms(30.0)
+    keypoint = track.keypoint.copy()
+    keypoint[30:] = 0
+    assert max(segment.stop_s for segment in segments_of([replace(track, keypoint=keypoint)])) == pytest.approx(1.0)
+
+
 def test_what_lasts_too_shortly_at_first_does_not_move_the_start_of_what_comes_next() -> None:
     segmenter = segmenter_with(min_duration_s=2.0)
     assert feed(segmenter, (0.9, 0.1)) == []

@@ -330,6 +330,23 @@ def test_clothes_of_before_and_after_tell_two_apart_who_came_close_in_the_dark()
     assert [track.keypoint[[0, -1], :, 0].mean(1).tolist() for track in tracks] == [[200, 219], [230, 211]]
 
 
+@pytest.mark.parametrize(("after", "people"), [("red", 1), ("blue", 2), ("dark", 2)])
+def test_after_a_cut_those_are_the_same_who_wear_the_same(after: str, people: int) -> None:
+    """The next shot has somebody about where the last one had."""
+    clothes = {"red": [50.0, 60, 40] * 2, "blue": [40.0, 10, -50] * 2, "dark": [np.nan] * 6}
+    body, reach = np.linspace([-20, -75], [20, 75], 17), np.array([30, 75])
+    frames, colours = [], []
+    for t in range(80):
+        centre = np.array([[200.0 if t < 40 else 220.0, 180.0]])
+        keypoint, box = (centre[:, None] + body).astype(np.float32), np.hstack([centre - reach, centre + reach])
+        score = np.full((1, 17), 0.9, np.float32), box.astype(np.float32), np.full(1, 0.9, np.float32)
+        frames.append(FramePoses(t, t / FPS, keypoint, *score))
+        colours.append(np.array([clothes["red" if t < 40 else after]]))
+    ids = [np.array([1])] * len(frames)
+    assert len(build_tracks(frames, ids, FPS, colours)) == 1, "as the tracker has it"
+    assert len(build_tracks(frames, ids, FPS, colours, cuts=[40])) == people
+
+
 def test_ten_people_in_a_crowd_keep_their_identities() -> None:
     """A short form of scripts/track_crowd.py, which has the numbers of a minute and of every tracker."""
     pytest.importorskip("motmetrics", reason="of the extra dev")

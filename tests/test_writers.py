@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,20 @@ def test_csv_has_a_row_for_each_of_the_best_and_each_failure(predictions: Predic
         ["a.mp4", "0.000", "3.000", "2 1", "2", "wave", "0.250000", "", 'say "hi", loudly'],
         ["b, c.mp4", "", "", "", "", "", "", "b, c.mp4: no such file; give the path of a video", ""],
         ["empty.mp4", "", "", "", "", "", "", "empty.mp4: expected people, found nobody in 90 frames", ""],
+    ]
+
+
+def test_csv_of_a_segment_says_what_the_segment_says(predictions: PredictionSet) -> None:
+    """An answer goes on for a while when another class is a little better."""
+    segments = [
+        replace(prediction(2), class_name="wave", score=0.25),
+        replace(prediction(1), class_name="unknown", score=0.7),
+    ]
+    result = replace(predictions.results[0], predictions=tuple(segments), granularity="timeline")
+    _, *rows = csv.reader(io.StringIO(to_csv(replace(predictions, results=(result,)))))
+    assert [(row[5], row[6], row[8]) for row in rows] == [
+        ("wave", "0.250000", "wave"),
+        ('say "hi", loudly', "0.700000", "unknown"),
     ]
 
 
