@@ -24,7 +24,7 @@ from skelact.clips import STREAMS, ClipSettings
 from skelact.errors import SkelactError
 from skelact.files import atomic_path
 from skelact.model import STGCNPP, ModelSettings
-from skelact.skeleton import NTU, Layout, layout_of_joints
+from skelact.skeleton import NTU, Layout, as_layout, layout_of_joints
 from skelact.unpickling import load_torch
 
 logger = logging.getLogger("skelact")
@@ -100,7 +100,7 @@ def _plain(value: Any) -> Any:
 def load_checkpoint(
     path: str | Path,
     stream: str | None = None,
-    layout: Layout | None = None,
+    layout: Layout | str | Path | None = None,
     class_names: tuple[str, ...] | None = None,
     strides: tuple[int, ...] | None = None,
 ) -> Checkpoint:
@@ -110,12 +110,12 @@ def load_checkpoint(
         path: the file.
         stream, layout, class_names, strides: override what the file says or, for foreign ones, what is derived: the
             stream from metadata or file name, the layout from the number of joints, the strides from where the
-            channels double.
+            channels double. A layout by its name or file, too.
 
     Raises:
         SkelactError: the file is missing, damaged, refused, or holds no ST-GCN++.
     """
-    path = Path(path)
+    path, layout = Path(path), as_layout(layout)
     if not path.is_file():
         raise SkelactError(f"{path}: no such checkpoint file")
     if _is_safetensors(path):

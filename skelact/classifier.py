@@ -21,7 +21,7 @@ from skelact.files import sha256_of
 from skelact.folded import fold
 from skelact.model import STGCNPP, count_operations, count_parameters
 from skelact.pose import choose_device
-from skelact.skeleton import COCO, Layout
+from skelact.skeleton import COCO, Layout, as_layout
 from skelact.structures import Array, PoseSequence
 from skelact.weights import PublishedModel, resolve
 from skelact.windows import WINDOW_S
@@ -72,13 +72,16 @@ class Classifier:
         models: Sequence[str | Path],
         fusion_weights: Sequence[float] | None = None,
         stream: str | None = None,
-        layout: Layout | None = None,
+        layout: Layout | str | Path | None = None,
         class_names: tuple[str, ...] | None = None,
         classes: Sequence[str] | None = None,
         device: str | None = None,
         progress: bool = True,
     ) -> None:
+        if not models:
+            raise SkelactError("model: expected a name or a path, or several; found none")
         weights = checked_fusion_weights(fusion_weights, len(models), "model")
+        layout = as_layout(layout)
         self.members = tuple(
             _member(
                 found.published.name if found.published else str(name),
@@ -319,7 +322,7 @@ def _load_member(
 
 
 def inspect_checkpoint(
-    model: str | Path, stream: str | None = None, layout: Layout | None = None
+    model: str | Path, stream: str | None = None, layout: Layout | str | Path | None = None
 ) -> list[dict[str, Any]]:
     """What is in a checkpoint, or in each of a fused zoo name: shape, classes, provenance, parameters, operations.
 
@@ -332,7 +335,7 @@ def inspect_checkpoint(
     """
     reports = []
     for found in resolve(model):
-        checkpoint = _load_member(found.path, found.published, stream, layout, None)
+        checkpoint = _load_member(found.path, found.published, stream, as_layout(layout), None)
         clips = checkpoint.clips
         network = STGCNPP(checkpoint.model, clips.layout.adjacency())  # without the weights, which exports hide
         reports.append(
@@ -362,8 +365,16 @@ def inspect_checkpoint(
 def _class_indices(class_names: tuple[str, ...], classes: Sequence[str] | None) -> list[int]:
     if not classes:
         return list(range(len(class_names)))
-    index = {name.lower(): i for i, name in enumerate(class_names)}
-    unknown = [name for name in classes if name.strip().lower() not in index]
-    if unknown:
-        raise SkelactError(f"class {unknown[0]!r} is none of the model's {len(class_names)}: {', '.join(class_names)}")
-    return sorted({index[name.strip().lower()] for name in classes})
+    indices = {name: find_class(name, class_names) for name in classes}
+    for name, index in indices.items():
+        if index is None:
+            raise SkelactError(f"class {name!r} is none of the model's {len(class_names)}: {', '.join(class_names)}")
+    return sorted({index for index in indices.values() if index is not None})
+
+
+def find_class(name: str, class_names: Sequence[str]) -> int | None:
+    """The index of a class by its name; case and spaces around it count only where they tell two apart."""
+    if name in class_names:
+        return class_names.index(name)
+    found = [k for k, each in enumerate(class_names) if each.strip().lower() == name.strip().lower()]
+    return found[0] if len(found) == 1 else None

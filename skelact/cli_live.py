@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @cli_options.precision
 @cli_options.device
 @cli_options.tracker
-@click.option("--clean/--no-clean", default=True, show_default=True, help="Smooth the joints (One-Euro filter).")
+@click.option("--clean/--no-clean", default=True, show_default=True, help="Clean the poses of each window.")
 @cli_options.window
 @cli_options.step
 @cli_options.min_duration

@@ -165,7 +165,7 @@ def convert(
         provenance=provenance,
     )
     if window_s is not None:
-        dataset = cut_into_windows(dataset, window_s, step_s or window_s / 2)
+        dataset = cut_into_windows(dataset, window_s, window_s / 2 if step_s is None else step_s)
     if out is not None:
         save_annotations(dataset, out, half=half)
     return Conversion(dataset, source_format, tuple(skipped), excluded)

@@ -10,7 +10,7 @@ import numpy as np
 from skelact.annotations import PICKLE_FPS, Annotation, AnnotationSet, fps_of
 from skelact.clips import known_joints
 from skelact.structures import Array
-from skelact.windows import MIN_SEEN
+from skelact.windows import MIN_SEEN, check_windows
 
 LEAP = 0.3  # of a person's height from one frame to the next ...
 LEAP_SPEED = 8.0  # ... and heights a second: nobody moves so fast, so the film was cut there
@@ -28,6 +28,7 @@ def cut_into_windows(dataset: AnnotationSet, window_s: float, step_s: float) -> 
         dataset: samples tell their frames per second as ``fps``; else 30 are assumed.
         window_s, step_s: the length of a window, and the time from one to the next, in seconds.
     """
+    check_windows((window_s,), step_s)
     windows = {sample.frame_dir: windows_of(sample, window_s, step_s) for sample in dataset.annotations}
     split = {
         name: tuple(part.frame_dir for member in members for part in windows.get(member, ()))

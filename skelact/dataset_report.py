@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from skelact.annotations import Annotation, AnnotationSet, fps_of, open_annotations
 from skelact.plots import picture
-from skelact.skeleton import LAYOUTS, Layout
+from skelact.skeleton import LAYOUTS, Layout, as_layout
 from skelact.structures import Array
 
 if TYPE_CHECKING:
@@ -125,18 +125,19 @@ class _Facts:
 
 
 def inspect_dataset(
-    source: str | Path | AnnotationSet, progress: bool = False, layout: Layout | None = None
+    source: str | Path | AnnotationSet, progress: bool = False, layout: Layout | str | Path | None = None
 ) -> DatasetReport:
     """Read all of a dataset and tell what is in it.
 
     Args:
         source: an annotation pickle, or a dataset.
         progress: draw a bar on stderr, if that is a terminal.
-        layout: of a dataset that does not tell.
+        layout: of a dataset that does not tell; also its name or file.
 
     Raises:
         SkelactError: it can't be read; the message names the sample and the field.
     """
+    layout = as_layout(layout)
     dataset = source if isinstance(source, AnnotationSet) else open_annotations(source)
     name = "dataset" if isinstance(source, AnnotationSet) else Path(source).name
     pattern = dataset.provenance.get("group_by")

@@ -71,7 +71,7 @@ def export(
     format: str | None = None,
     *,
     stream: str | None = None,
-    layout: Layout | None = None,
+    layout: Layout | str | Path | None = None,
     command: Sequence[str] = (),
 ) -> ExportReport:
     """Write a checkpoint for another runtime and check that it gives the same logits there.

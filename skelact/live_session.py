@@ -308,7 +308,7 @@ def live(
     tracker: str = DEFAULT_TRACKER,
     fusion_weights: Sequence[float] | None = None,
     stream: str | None = None,
-    layout: Layout | None = None,
+    layout: Layout | str | Path | None = None,
     class_names: tuple[str, ...] | None = None,
     classes: Sequence[str] | None = None,
     unknown_below: float | str | None = "auto",

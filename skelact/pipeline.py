@@ -27,11 +27,11 @@ from skelact.faces import find_faces
 from skelact.files import check_writable, not_a_source, sha256_of
 from skelact.linking import clothes_colour
 from skelact.persons import rank_tracks
-from skelact.pose import PoseModel, choose_pose_model
+from skelact.pose import PoseModel, check_backend, choose_pose_model
 from skelact.roi import Region, keep_inside
-from skelact.runner import Lost, run_tasks
+from skelact.runner import Lost, check_engine, run_tasks
 from skelact.shots import difference, find_cuts, thumbnail
-from skelact.skeleton import COCO, Layout
+from skelact.skeleton import COCO, Layout, as_layout
 from skelact.structures import (
     Array,
     Frame,
@@ -397,7 +397,7 @@ def predict(
     clean: bool | None = None,
     fusion_weights: Sequence[float] | None = None,
     stream: str | None = None,
-    layout: Layout | None = None,
+    layout: Layout | str | Path | None = None,
     class_names: tuple[str, ...] | None = None,
     classes: Sequence[str] | None = None,
     topk: int = 5,
@@ -408,7 +408,7 @@ def predict(
     step_s: float = STEP_S,
     min_duration_s: float = MIN_DURATION_S,
     subjects: str = "both",
-    regions: Sequence[Region | str] = (),
+    regions: str | Region | Sequence[Region | str] = (),
     out_video: str | Path | None = None,
     blur_faces: bool = False,
     srt: str | Path | None = None,
@@ -436,10 +436,10 @@ def predict(
             (``enough_stride``).
         clean: take outliers and jitter out of the poses; None does so with those of videos, not with those of pickles.
         fusion_weights: one for each model.
-        stream, layout, class_names: what a foreign checkpoint does not tell itself.
+        stream, layout, class_names: what a foreign checkpoint does not tell itself; a layout also by its name or file.
         classes: score only these.
         topk: how many classes each prediction lists.
-        clips: 1, or 10 for the accuracy of the benchmarks.
+        clips: of each sample; 1 is fastest, 10 has the accuracy of the benchmarks.
         unknown_below: a best score below it is answered with ``unknown``. ``auto`` takes the threshold that was found
             on the model's validation samples, if there is one (``Classifier.unknown_below``); None never does it.
         granularity: ``clip``, one answer, ``person``, one for each person, ``timeline``, segments in time, or ``auto``,
@@ -466,8 +466,13 @@ def predict(
         SkelactError: a model can't be loaded, or there are no sources.
     """
     named = [sources] if isinstance(sources, str | Path) else list(sources)
-    if topk < 1:
-        raise SkelactError(f"topk: expected a number from 1 on, found {topk}")
+    for name, number in (("topk", topk), ("clips", clips)):
+        if number < 1:
+            raise SkelactError(f"{name}: expected a number from 1 on, found {number}")
+    check_backend(backend, precision)
+    check_engine(engine)
+    if isinstance(regions, str | Region):
+        regions = [regions]
     found = list(expand_sources(named))
     settings = PredictSettings(
         models=tuple(map(str, [model] if isinstance(model, str | Path) else model)),
@@ -480,7 +485,7 @@ def predict(
         clean=clean,
         fusion_weights=None if fusion_weights is None else tuple(fusion_weights),
         stream=stream,
-        layout=layout,
+        layout=as_layout(layout),
         class_names=class_names,
         classes=None if classes is None else tuple([classes] if isinstance(classes, str) else classes) or None,
         topk=topk,

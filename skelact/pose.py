@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ class PoseModel:
     ) -> None:
         import torch
 
+        check_backend(backend, precision)
         ultralytics = load_ultralytics()
         self.name, why = (str(name), chosen) if chosen else choose_pose_model(name)
         self.device = choose_device(device)
@@ -252,6 +254,15 @@ def _detections(result: Any) -> Detections:
     return Detections(result.keypoints.data, result.boxes.xyxy, result.boxes.conf)
 
 
+def check_backend(backend: str, precision: str | None) -> None:
+    """Refuse names that are none."""
+    if backend not in BACKENDS or precision not in (None, *PRECISIONS):
+        raise SkelactError(
+            f"backend {backend!r}, precision {precision!r}: expected one of {', '.join(BACKENDS)} "
+            f"and one of {', '.join(PRECISIONS)}"
+        )
+
+
 def _load(
     path: str,
     name: str,
@@ -263,11 +274,6 @@ def _load(
 ) -> OpenVinoNetwork | _Yolo:
     """The network in the best backend, or in the one that is asked for."""
     settings = precision, MIN_BBOX_SCORE, MAX_PERSONS, live
-    if backend not in BACKENDS or precision not in PRECISIONS:
-        raise SkelactError(
-            f"backend {backend!r}, precision {precision!r}: expected one of {', '.join(BACKENDS)} "
-            f"and one of {', '.join(PRECISIONS)}"
-        )
     if Path(path).is_dir() and any(Path(path).glob("*.xml")) and device == "cpu":
         return OpenVinoNetwork(Path(path), *settings)
     is_pt = path.lower().endswith(".pt")
@@ -348,11 +354,17 @@ def _find(name: str) -> str:
     )
 
 
+_redirecting = threading.Lock()
+
+
 @contextlib.contextmanager
 def _told_clearly(name: str) -> Any:
-    """Turn whatever ultralytics raises while loading into one line; its own output goes nowhere."""
+    """Turn whatever ultralytics raises while loading into one line; its own output goes nowhere.
+
+    Where output goes is the same for all threads, so one after the other.
+    """
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _redirecting, contextlib.redirect_stdout(io.StringIO()):
             yield
     except SkelactError:
         raise

@@ -10,11 +10,14 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 from tqdm import tqdm
@@ -66,12 +69,19 @@ def run_tasks(
     Raises:
         SkelactError: Ray is not installed or can't be reached.
     """
+    check_engine(engine)
     if engine == "ray":
         yield from _run_on_ray(task, items, workers, ray_address)
     elif workers <= 1 or len(items) <= 1:
         yield from ((k, task(item)) for k, item in enumerate(items))
     else:
         yield from _run_in_processes(task, items, min(workers, len(items)))
+
+
+def check_engine(engine: str) -> None:
+    """Refuse what is none of ``ENGINES``."""
+    if engine not in ENGINES:
+        raise SkelactError(f"engine {engine!r}: expected one of {', '.join(ENGINES)}")
 
 
 def _run_in_processes(
@@ -115,6 +125,20 @@ def _run_in_processes(
             worker.stop()
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Let a process that starts not run the user's script, as it would to find what is in it: tasks are in modules.
+
+    A script without ``if __name__ == "__main__"`` would do everything again there, and one from stdin can't be found.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 @dataclass(frozen=True)
 class _Worker:
     """A process that does one task after the other.
@@ -135,7 +159,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=_work, args=(task, there, number, workers), daemon=True)
-        process.start()
+        with _without_main():
+            process.start()
         there.close()  # else its end would not be seen
         return cls(number, process, here)
 

@@ -280,6 +280,11 @@ def load_layout(name_or_path: str | Path) -> Layout:
         raise SkelactError(f"{path}: {error}") from None
 
 
+def as_layout(layout: Layout | str | Path | None) -> Layout | None:
+    """A layout, which may be given by what ``load_layout`` takes."""
+    return layout if layout is None or isinstance(layout, Layout) else load_layout(layout)
+
+
 def convert_layout(
     keypoint: Array, keypoint_score: Array | None, source: Layout, target: Layout
 ) -> tuple[Array, Array]:

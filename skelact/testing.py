@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from skelact.annotations import AnnotationSet, Header, dataset_sha256, open_annotations
-from skelact.classifier import Classifier
+from skelact.classifier import Classifier, find_class
 from skelact.dataset import ClipDataset, samples_of
 from skelact.dumps import ScoreDump, save_dump
 from skelact.errors import SkelactError
@@ -34,7 +34,7 @@ def test(
     split: str | None = None,
     fusion_weights: Sequence[float] | None = None,
     stream: str | None = None,
-    layout: Layout | None = None,
+    layout: Layout | str | Path | None = None,
     clips: int = 10,
     batch_size: int = 16,
     workers: int = 0,
@@ -68,6 +68,9 @@ def test(
         SkelactError: a model or the dataset can't be loaded, they don't fit, or an output can't be written.
     """
     models = [model] if isinstance(model, str | Path) else list(model)
+    for what, number, low in (("clips", clips, 1), ("batch_size", batch_size, 1), ("workers", workers, 0)):
+        if number < low:
+            raise SkelactError(f"{what}: expected a number from {low} on, found {number}")
     for path, check in ((dump, check_writable), (plot, check_picture)):
         if path is not None:
             check(path, [data, *models])
@@ -141,7 +144,6 @@ def _labels(
         SkelactError: a class of the samples is none of the model's.
     """
     labels = np.array([sample.label for sample in samples], np.int64)
-    index = {name.strip().lower(): k for k, name in enumerate(model_names)}
     known = range(len(names or model_names))
     for sample in samples:
         if sample.label not in known:
@@ -154,7 +156,8 @@ def _labels(
     nameless = all(name == f"class_{k}" for k, name in enumerate(model_names))
     if nameless and len(names) == len(model_names):
         return labels, names
-    strangers = sorted({names[label] for label in labels if names[label].strip().lower() not in index})
+    index = {label: find_class(names[label], model_names) for label in set(labels.tolist())}
+    strangers = sorted(names[label] for label, found in index.items() if found is None)
     if strangers:
         raise SkelactError(
             f"{data}: {len(strangers)} of its classes, such as {strangers[0]!r}, "
@@ -162,4 +165,4 @@ def _labels(
             f"({', '.join(model_names[:3])}, ...); test with a model of these classes"
         )
     logger.warning("%s: its classes or their order are not the model's; they are matched by name", data)
-    return np.array([index[names[label].strip().lower()] for label in labels]), model_names
+    return np.array([index[label] for label in labels.tolist()]), model_names

@@ -34,7 +34,7 @@ from skelact.parallel import Processes, processes
 from skelact.plots import plot_confusion
 from skelact.recipes import EPOCH_CLIPS, PUBLISHED_BATCH_SIZE, TrainSettings
 from skelact.run_folder import LOG_FIELDS, RunFolder, load_state
-from skelact.skeleton import Layout, load_layout
+from skelact.skeleton import Layout, as_layout, load_layout
 from skelact.structures import Array
 from skelact.weights import resolve
 
@@ -98,7 +98,7 @@ def train(
     out: str | Path,
     settings: TrainSettings | None = None,
     *,
-    layout: Layout | None = None,
+    layout: Layout | str | Path | None = None,
     init: str | Path | None = None,
     device: str | None = None,
     workers: int = 0,
@@ -113,7 +113,7 @@ def train(
         out: work folder; gets ``config.json``, ``log.csv``, ``curves.png``, ``confusion.png``, ``best.safetensors``,
             ``last.safetensors`` and, to go on from, ``state.safetensors``.
         settings: of the run.
-        layout: of the joints; None takes what the dataset tells.
+        layout: of the joints, also its name or file; None takes what the dataset tells.
         init: zoo name or checkpoint to start from; its head is replaced where the classes differ.
         device: None chooses.
         workers: processes that prepare clips, for each that trains.
@@ -127,7 +127,7 @@ def train(
     settings = settings or TrainSettings()
     dataset, sha256 = _opened(data)
     with processes(device) as here, _determinism(settings.deterministic), torch.random.fork_rng(devices=[]):
-        job = prepare(dataset, settings, layout, init)
+        job = prepare(dataset, settings, as_layout(layout), init)
         config = {
             **asdict(settings),
             "width": job.init.model.channels[0] if job.init else settings.width,
@@ -215,7 +215,7 @@ def prepare(
     if layout is not None:  # whatever the file tells
         dataset = replace(dataset, layout=layout.name)
     clips = _clip_settings(dataset, settings, layout, start)
-    split = settings.split or next((name for name in ("train", "xsub_train") if name in dataset.split), None)
+    split = settings.split or _training_split(dataset, settings.val_split)
     val_split = settings.val_split or validation_split(dataset, split)
     val_split = None if val_split == "none" and "none" not in dataset.split else val_split
     indices = samples_of(dataset, split, clips)
@@ -231,7 +231,11 @@ def prepare(
     )
     validation = None
     if val_split:
-        validation = ClipDataset(dataset.annotations, samples_of(dataset, val_split, clips), clips, train=False)
+        held_out = samples_of(dataset, val_split, clips)
+        validation = ClipDataset(dataset.annotations, held_out, clips, train=False)
+        if leaked := len(set(held_out) & set(indices)):
+            told = "%d of the %d samples of split %s are trained on, so that what is measured on it says too much"
+            logger.warning(told, leaked, len(held_out), val_split)
     headers = dataset.headers()
     all_labels = tuple(header.label for header in headers)
     clip_s = float(np.median([headers[k].shape[1] / (headers[k].fps or PICKLE_FPS) for k in indices]))
@@ -309,6 +313,26 @@ def _clip_settings(
         binary_scores=settings.binary_scores or bool(start and start.clips.binary_scores),
         **{**data, **asked},
     )
+
+
+def _training_split(dataset: AnnotationSet, val_split: str | None) -> str | None:
+    """The split to train on, where none is named: what goes with the validation split, ``train``, ``xsub_train``, or
+    the only one that is called something like that. None for all samples.
+
+    Raises:
+        SkelactError: there are several.
+    """
+    partners = [(val_split or "").replace(part, "train") for part in ("val", "test")]
+    for name in (*(name for name in partners if name != val_split), "train", "xsub_train"):
+        if name in dataset.split:
+            return name
+    found = [name for name in dataset.split if "train" in name]
+    if len(found) > 1:
+        raise SkelactError(f"split: the dataset has several to train on, choose one of {', '.join(found)}")
+    if dataset.split and not found:
+        told = "none of the splits (%s) is known to be for training; training on all samples (--split takes one)"
+        logger.warning(told, ", ".join(dataset.split))
+    return found[0] if found else None
 
 
 def validation_split(dataset: AnnotationSet, split: str | None) -> str | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +23,16 @@ from stand_ins import DrawnPoses, Film, classifier_file, film
 
 import skelact
 from skelact import extract, pipeline
-from skelact.annotations import load_annotations
+from skelact.annotations import AnnotationSet, load_annotations, save_annotations
 from skelact.checkpoint import load_checkpoint
+from skelact.classifier import Classifier, find_class
 from skelact.cli import _print_result, main
 from skelact.errors import SkelactError
+from skelact.pose import _told_clearly
 from skelact.recipes import TrainSettings
 from skelact.skeleton import load_layout
 from skelact.structures import Prediction, SourceResult
+from skelact.training import prepare
 
 Pickle = Callable[..., Path]
 
@@ -595,3 +601,116 @@ def test_training_leaves_the_caller_s_chance_alone(dataset: Pickle, tmp_path: Pa
     settings = TrainSettings(epochs=1, repeat=1, batch_size=2, width=12, clip_len=8)
     skelact.train(dataset(), tmp_path / "run", settings, progress=False)
     torch.testing.assert_close(torch.rand(3), expected)
+
+
+# --- a dataset's splits and classes ------------------------------------------------------------------------------
+
+
+TWO_FOLDS = {"train1": ["s0", "s1"], "test1": ["s2", "s3"], "train2": ["s2", "s3"], "test2": ["s0", "s1"]}
+
+
+def splits_of(path: Path, **settings: Any) -> tuple[str | None, str | None]:
+    job = prepare(load_annotations(path), TrainSettings(**settings))
+    return job.split, job.val_split
+
+
+def test_training_takes_the_split_that_belongs_to_the_validation_s(
+    dataset: Pickle, caplog: pytest.LogCaptureFixture
+) -> None:
+    folds = dataset(split=TWO_FOLDS)
+    assert splits_of(folds, val_split="test2") == ("train2", "test2")
+    assert splits_of(folds, split="train1") == ("train1", "test1")
+    assert splits_of(dataset("one.pkl", split={"train1": ["s0", "s1"], "test1": ["s2"]})) == ("train1", "test1")
+    assert not caplog.messages
+    with pytest.raises(SkelactError, match="several to train on, choose one of train1, train2"):
+        splits_of(folds)
+
+
+def test_samples_that_are_trained_on_and_measured_are_told(dataset: Pickle, caplog: pytest.LogCaptureFixture) -> None:
+    assert splits_of(dataset(split=TWO_FOLDS), split="train1", val_split="test2") == ("train1", "test2")
+    (told,) = caplog.messages
+    assert told.startswith("2 of the 2 samples of split test2 are trained on")
+    caplog.clear()
+    assert splits_of(dataset(split={"a": ["s0"], "b": ["s1"]})) == (None, None)
+    (told,) = caplog.messages
+    assert "none of the splits (a, b) is known to be for training" in told
+
+
+def test_classes_that_differ_in_case_are_two(tmp_path: Path) -> None:
+    names = ("bend", "walk", "Bend")
+    assert [find_class(name, names) for name in ("bend", "Bend", " WALK ", "BEND", "fly")] == [0, 2, 1, None, None]
+    path = classifier_file(tmp_path / "a.safetensors", names)
+    assert Classifier([path], classes=["bend"]).scored_names == ("bend",)
+    assert Classifier([path], classes=["Bend", "walk"]).scored_names == ("walk", "Bend")
+    with pytest.raises(SkelactError, match="class 'BEND' is none of the model's 3"):
+        Classifier([path], classes=["BEND"])
+
+
+def test_merged_classes_that_differ_in_case_are_told(
+    dataset: Pickle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = dataset("a.pkl", class_names=["bend", "walk"]), tmp_path / "b.pkl"
+    renamed = [replace(sample, frame_dir=f"b{sample.frame_dir}") for sample in load_annotations(one).annotations]
+    save_annotations(AnnotationSet(renamed, {}, ("Bend", "walk")), other)
+    assert skelact.merge([one, other]).class_names == ("bend", "walk", "Bend")
+    assert any("'bend' and 'Bend' are two classes" in message for message in caplog.messages)
+
+
+# --- from Python -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda data, model: skelact.convert(data, window_s=0), "expected positive seconds"),
+        (lambda data, model: skelact.convert(data, window_s=1, step_s=0), "expected positive seconds"),
+        (lambda data, model: skelact.predict(data, []), "model: expected a name or a path"),
+        (lambda data, model: skelact.predict(data, model, clips=0), "clips: expected a number from 1 on"),
+        (lambda data, model: skelact.predict(data, model, engine="x"), "engine 'x': expected one of local, ray"),
+        (lambda data, model: skelact.predict(data, model, backend="x"), "backend 'x'"),
+        (lambda data, model: skelact.predict(data, model, precision="x"), "precision 'x'"),
+        (lambda data, model: skelact.predict(data, model, layout="x"), "layout 'x': neither a file nor one of"),
+        (lambda data, model: skelact.test(data, model, clips=0), "clips: expected a number from 1 on"),
+        (lambda data, model: skelact.test(data, model, batch_size=0), "batch_size: expected a number from 1 on"),
+        (lambda data, model: skelact.test(data, model, workers=-1), "workers: expected a number from 0 on"),
+    ],
+)
+def test_a_call_that_makes_no_sense_is_refused_in_one_line(
+    call: Callable[[Path, Path], Any], message: str, dataset: Pickle, model: Path
+) -> None:
+    with pytest.raises(SkelactError, match=message) as caught:
+        call(dataset(), model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_layout_goes_by_its_name_too(dataset: Pickle, model: Path) -> None:
+    assert load_checkpoint(model, layout="coco").clips.layout.name == "coco"
+    one, other = (skelact.predict(dataset(), model, layout=layout, progress=False) for layout in ("coco", None))
+    assert [result.predictions[0].score for result in one.results] == [
+        result.predictions[0].score for result in other.results
+    ]
+    with pytest.raises(SkelactError, match="region"):
+        skelact.predict(dataset(), model, regions="0,0 1,0")
+
+
+def test_threads_that_load_pose_models_leave_the_output_alone() -> None:
+    before = sys.stdout
+
+    def load(seconds: float) -> None:
+        with _told_clearly("a.pt"):
+            time.sleep(seconds)
+
+    threads = [threading.Thread(target=load, args=(seconds,)) for seconds in (0.1, 0.2)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join()
+    assert sys.stdout is before
+
+
+def test_worker_processes_do_not_run_the_script_that_starts_them() -> None:
+    """It has no ``if __name__ == "__main__"``, and no file either."""
+    script = "from math import sqrt; from skelact.runner import run_tasks; print(sorted(run_tasks(sqrt, [1, 4], 2)))"
+    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, check=False)
+    assert done.stdout == "[(0, 1.0), (1, 2.0)]\n", done.stderr
