@@ -270,7 +270,8 @@ class _Rooms(threading.local):
         if shape not in self._made:
             if len(self._made) >= MAX_ROOMS:
                 self._made.clear()
-            self._made[shape] = _Room(*shape)
+            with torch.inference_mode(False):  # or it could not be written to outside of that
+                self._made[shape] = _Room(*shape)
         return self._made[shape]
 
 

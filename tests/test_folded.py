@@ -100,6 +100,17 @@ def test_empty_slots_are_not_computed_anew(monkeypatch: pytest.MonkeyPatch) -> N
         torch.testing.assert_close(network(shorter), plain(shorter), rtol=0, atol=1e-4)
 
 
+def test_it_predicts_in_any_mode() -> None:
+    settings = ModelSettings(3, 17, 5, (12, 24), (1, 2))
+    plain = trained(settings, COCO)
+    network = folded(plain, settings, COCO)
+    clips = torch.randn(2, 2, 11, 17, 3)
+    expected = plain(clips).detach()
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        with mode():
+            torch.testing.assert_close(network(clips), expected, rtol=0, atol=1e-4)
+
+
 def test_threads_do_not_disturb_each_other() -> None:
     settings = ModelSettings(3, 17, 5, (12, 24), (1, 2))
     plain = trained(settings, COCO)
