@@ -6,9 +6,10 @@
 
 Three networks are trained, each without a third of the groups of every real source (JHMDB's tenths, Weizmann's people,
 UT-Interaction's sequences, the people of the home videos) and without three classes. ``measure`` tells, by source and
-pose model, how many of the left-out groups' samples of known classes are right; and, with the threshold for ``unknown``
-that loses a share of them, or of those that are right, in the other networks, how many of the known ones are lost, and
-how many of those of the classes that were kept out get ``unknown``.
+pose model, how many of the left-out groups' samples of known classes are right; and, with temperatures, energy limits
+and the threshold for ``unknown`` chosen on the other networks' samples so that a share of the known ones, or of those
+that are right, is lost: how many of the known ones are lost, and how many of the classes that were kept out get
+``unknown``.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-from experiment import scores_of
+from experiment import logits_of
 
 from skelact.annotations import Annotation, open_annotations, save_annotations
-from skelact.calibration import UNKNOWN
+from skelact.calibration import UNKNOWN, energy_of, fit_temperature, scores_of
 from skelact.structures import Array
 
 KEPT_OUT = (  # of each fold; no drawn person does them
@@ -39,32 +40,57 @@ SPLITS = ("known", "kept_out")
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a network said of N samples: scores (N, num_classes), labels (N,), and where they are from."""
+    """What networks said of N samples: logits of each (N, num_clips, num_classes), labels (N,), where they are from."""
 
-    scores: Array
+    logits: tuple[Array, ...]
     labels: Array
     origins: Array
 
     def only(self, chosen: Array) -> Asked:
         """Some of them."""
-        return Asked(self.scores[chosen], self.labels[chosen], self.origins[chosen])
+        return Asked(tuple(logits[chosen] for logits in self.logits), self.labels[chosen], self.origins[chosen])
 
     @classmethod
     def all_of(cls, parts: Sequence[Asked]) -> Asked:
         """Several, one after another."""
         return cls(
-            np.concatenate([part.scores for part in parts]),
+            tuple(np.concatenate(each) for each in zip(*(part.logits for part in parts), strict=True)),
             np.concatenate([part.labels for part in parts]),
             np.concatenate([part.origins for part in parts]),
         )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How logits are read: a temperature and an energy limit for each network."""
+
+    temperatures: tuple[float, ...]
+    limits: tuple[float | None, ...]
+    unknown: int
+
+    @classmethod
+    def fitted(cls, asked: Asked, unknown: int, beyond: float) -> Reading:
+        """The one that suits samples; so many of the known ones are beyond each limit."""
+        known = asked.only(asked.labels != unknown)
+        energies = (energy_of(logits.mean(1), unknown) for logits in known.logits)
+        return cls(
+            tuple(fit_temperature(logits, asked.labels) for logits in asked.logits),
+            tuple(float(np.quantile(energy, 1 - beyond)) if beyond else None for energy in energies),
+            unknown,
+        )
+
+    def scores(self, asked: Asked) -> Array:
+        """Fused scores (N, num_classes)."""
+        read = zip(asked.logits, self.temperatures, self.limits, strict=True)
+        return np.mean([scores_of(logits, t, limit, self.unknown) for logits, t, limit in read], axis=0)
+
+
 def asked(data: Path, split: str, models: Sequence[Path]) -> Asked:
-    """Some networks, fused, asked about a split."""
+    """Some networks, asked about a split."""
     dataset = open_annotations(data)
     origins = np.array([origin_of(dataset.annotations[k]) for k in dataset.indices(split)])
-    answers = [scores_of(model, data, split, NUM_CLIPS) for model in models]
-    return Asked(np.mean([scores for scores, _ in answers], axis=0), answers[0][1], origins)
+    answers = [logits_of(model, data, split, NUM_CLIPS) for model in models]
+    return Asked(tuple(logits for logits, _ in answers), answers[0][1], origins)
 
 
 def thirds(groups: Sequence[str]) -> list[int]:
@@ -127,8 +153,11 @@ def threshold_that_loses(share: float, scores: Array, unknown: int) -> float:
     "--model", "models", required=True, multiple=True, help="Checkpoints, {} for the fold; several are fused."
 )
 @click.option("--losing", default=0.1, show_default=True, help="Share of known actions that may get unknown.")
+@click.option(
+    "--beyond", default=0.05, show_default=True, help="Share of known actions beyond the energy limit; 0: none."
+)
 @click.option("--fold", "chosen", multiple=True, type=int, default=range(len(KEPT_OUT)), help="Only these.")
-def measure(folds: Path, models: tuple[str, ...], losing: float, chosen: tuple[int, ...]) -> None:
+def measure(folds: Path, models: tuple[str, ...], losing: float, beyond: float, chosen: tuple[int, ...]) -> None:
     """Accuracy by source, and what becomes of known and of kept-out actions."""
     class_names = open_annotations(folds / "0.pkl").class_names or ()
     unknown = class_names.index(UNKNOWN)
@@ -137,28 +166,45 @@ def measure(folds: Path, models: tuple[str, ...], losing: float, chosen: tuple[i
         for split in SPLITS
     )
     whole = Asked.all_of(known)
-    right = whole.scores.argmax(1) == whole.labels
+    right = np.mean([scores_of(logits) for logits in whole.logits], axis=0).argmax(1) == whole.labels
     for origin in sorted(set(whole.origins)):
         of_it = whole.origins == origin
         by_class = [right[of_it & (whole.labels == label)].mean() for label in set(whole.labels[of_it])]
         top1, mean_class = (round(float(x), 3) for x in (right[of_it].mean(), np.mean(by_class)))
         row = {"source": origin, "samples": int(of_it.sum()), "top1": top1, "mean_class": mean_class}
         click.echo(json.dumps(row))
-    named = [each.only(each.labels != unknown) for each in known]
-    right_ones = [each.only(each.scores.argmax(1) == each.labels) for each in named]
-    for counted, sets in (("known", named), ("right", right_ones)):
-        thresholds = []
-        for k in range(len(sets)):
-            others = np.concatenate([each.scores for each in sets[:k] + sets[k + 1 :]])
-            thresholds.append(threshold_that_loses(losing, others, unknown))
-        for actions, parts in (("known", named), ("right", right_ones), ("kept_out", kept_out)):
-            labels = np.concatenate([part.labels for part in parts])
-            if not len(labels):  # none is right
-                continue
-            lost = np.concatenate([is_unknown(a.scores, unknown, t) for a, t in zip(parts, thresholds, strict=True)])
-            of_class = {class_names[c]: round(float(lost[labels == c].mean()), 2) for c in sorted(set(labels))}
-            row = {"losing": f"{losing} of {counted}", "actions": actions}
-            click.echo(json.dumps({**row, "called_unknown": round(float(lost.mean()), 3), "of_class": of_class}))
+    lost: dict[tuple[str, str], list[Array]] = {}
+    labels: dict[str, list[Array]] = {}
+    for k in range(len(chosen)):
+        others = Asked.all_of(known[:k] + known[k + 1 :])
+        reading = Reading.fitted(others, unknown, beyond)
+        thresholds = {
+            "known": threshold_that_loses(losing, reading.scores(named(others, unknown)), unknown),
+            "right": threshold_that_loses(losing, reading.scores(right_ones(others, unknown)), unknown),
+        }
+        parts = {"known": named(known[k], unknown), "right": right_ones(known[k], unknown), "kept_out": kept_out[k]}
+        for actions, part in parts.items():
+            labels.setdefault(actions, []).append(part.labels)
+            for counted, threshold in thresholds.items():
+                lost.setdefault((counted, actions), []).append(is_unknown(reading.scores(part), unknown, threshold))
+    for (counted, actions), parts_lost in sorted(lost.items(), key=lambda item: item[0][0]):
+        gone, of = np.concatenate(parts_lost), np.concatenate(labels[actions])
+        if not len(of):  # none is right
+            continue
+        of_class = {class_names[c]: round(float(gone[of == c].mean()), 2) for c in sorted(set(of))}
+        row = {"losing": f"{losing} of {counted}", "actions": actions}
+        click.echo(json.dumps({**row, "called_unknown": round(float(gone.mean()), 3), "of_class": of_class}))
+
+
+def named(asked: Asked, unknown: int) -> Asked:
+    """The samples of a class that has a name."""
+    return asked.only(asked.labels != unknown)
+
+
+def right_ones(asked: Asked, unknown: int) -> Asked:
+    """Those of them whose class is the best of all."""
+    some = named(asked, unknown)
+    return some.only(np.mean([scores_of(logits) for logits in some.logits], axis=0).argmax(1) == some.labels)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 import skelact
+from skelact import calibration
 from skelact.annotations import open_annotations
 from skelact.checkpoint import load_checkpoint
 from skelact.dataset import ClipDataset, samples_of
 from skelact.evaluate import score_samples
+from skelact.folded import fold
 from skelact.recipes import RECIPES, TrainSettings
 from skelact.structures import Array
 
@@ -32,13 +34,19 @@ def settings_of(recipe: str, changes: tuple[str, ...]) -> TrainSettings:
 
 def scores_of(checkpoint: Path, data: Path, split: str, clips: int) -> tuple[Array, Array]:
     """Scores and labels of a split."""
+    logits, labels = logits_of(checkpoint, data, split, clips)
+    return calibration.scores_of(logits), labels
+
+
+def logits_of(checkpoint: Path, data: Path, split: str, clips: int) -> tuple[Array, Array]:
+    """Logits (N, clips, num_classes) and labels (N,) of a split."""
     model = load_checkpoint(checkpoint)
     dataset = open_annotations(data)
     tested = ClipDataset(
         dataset.annotations, samples_of(dataset, split, model.clips), model.clips, train=False, num_clips=clips
     )
-    scores = score_samples(model.build().to(DEVICE), tested, DEVICE)
-    return scores, np.array([dataset.annotations[k].label for k in tested.indices])
+    logits = score_samples(fold(model.build()).to(DEVICE), tested, DEVICE, to_scores=lambda logits: logits)
+    return logits, np.array([dataset.annotations[k].label for k in tested.indices])
 
 
 def trained(data: Path, out: Path, settings: TrainSettings, init: Path | None = None) -> Path:

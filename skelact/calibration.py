@@ -1,6 +1,9 @@
 """Scores that mean what they say: the temperature of a network's logits, and when to answer ``unknown``.
 
-Both are fitted on validation samples and kept in the checkpoint, under ``metrics["calibration"]``.
+All is fitted on validation samples and kept in the checkpoint, under ``metrics["calibration"]``. A softmax compares
+classes, and of a movement that was never trained on one of them may still be by far the best. What such movements lack
+is large logits: their free energy (Liu et al. 2020) is high. For networks with a class ``unknown``, an ``energy_limit``
+there gives that class the more of the score the higher the energy is.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from skelact.structures import Array
 UNKNOWN = "unknown"  # the answer where no class is likely enough, or the best has this name
 KEPT = 0.95  # of the right answers; the threshold may make the others ``unknown``
 TEMPERATURES = (0.05, 20.0)
+ENERGY_WIDTH = 0.25  # so far from the limit, the odds of a known class have changed by e
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,29 @@ def calibrate(logits: Array, labels: Array, split: str | None = None) -> Calibra
     return Calibration(temperature, threshold, float(coverage[0]), float(risk[0]), split, len(labels))
 
 
-def scores_of(logits: Array, temperature: float = 1.0) -> Array:
-    """The softmax of logits (N, num_classes); of logits (N, num_clips, num_classes) its mean over clips."""
+def scores_of(
+    logits: Array, temperature: float = 1.0, energy_limit: float | None = None, unknown: int | None = None
+) -> Array:
+    """The softmax of logits (N, num_classes); of logits (N, num_clips, num_classes) its mean over clips.
+
+    Args:
+        logits: of a network.
+        temperature: that divides them.
+        energy_limit: where half of the score is ``unknown`` for the energy alone; None for no such limit.
+        unknown: index of the class of that name; without it the limit has no effect.
+    """
     scores = softmax(logits / temperature)
+    if energy_limit is not None and unknown is not None:
+        excess = (energy_of(logits, unknown) - energy_limit) / ENERGY_WIDTH
+        known = 1 / (1 + np.exp(np.clip(excess, -50, 50)))[..., None]
+        scores = known * scores + (1 - known) * (np.arange(scores.shape[-1]) == unknown)
     return scores.mean(1) if scores.ndim == 3 else scores
+
+
+def energy_of(logits: Array, unknown: int) -> Array:
+    """The free energy -log(sum(exp(logits))) of logits (..., num_classes) but that of ``unknown``: (...)."""
+    known: Array = -np.logaddexp.reduce(np.delete(logits, unknown, axis=-1), axis=-1)
+    return known
 
 
 def fit_temperature(logits: Array, labels: Array) -> float:
@@ -149,6 +172,18 @@ def threshold_of(metrics: Mapping[str, Any]) -> float | None:
     if threshold is not None and not 0 <= threshold <= 1:
         raise SkelactError(f"calibration: expected unknown_below in [0, 1], found {threshold}")
     return threshold
+
+
+def energy_limit_of(metrics: Mapping[str, Any]) -> float | None:
+    """The limit that a checkpoint's metrics tell; None where they tell none.
+
+    Raises:
+        SkelactError: it is no number.
+    """
+    limit = _told(metrics, "energy_limit")
+    if limit is not None and not math.isfinite(limit):
+        raise SkelactError(f"calibration: expected a finite energy_limit, found {limit}")
+    return limit
 
 
 def _told(metrics: Mapping[str, Any], key: str) -> float | None:

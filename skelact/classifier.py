@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from skelact.annotations import Annotation
-from skelact.calibration import temperature_of, threshold_of
+from skelact.calibration import UNKNOWN, energy_limit_of, scores_of, temperature_of, threshold_of
 from skelact.checkpoint import Checkpoint, load_checkpoint
 from skelact.clips import ClipSettings, check_keypoint, check_layout, prepare_clips, prepare_streams
 from skelact.errors import SkelactError
@@ -42,6 +42,7 @@ class Member:
     Attributes:
         temperature: that its logits are divided by; 1 where its checkpoint is not calibrated.
         unknown_below: the best score below which its answer is ``unknown``; None where that is not known.
+        energy_limit: as in ``calibration.scores_of``; None where that is not known.
     """
 
     name: str
@@ -50,6 +51,13 @@ class Member:
     weight: float
     temperature: float = 1.0
     unknown_below: float | None = None
+    energy_limit: float | None = None
+
+    def scores_of(self, logits: Array) -> Array:
+        """Scores (N, num_classes) of logits (N, num_clips, num_classes): of all classes of the network, or some."""
+        names = self.checkpoint.class_names
+        unknown = names.index(UNKNOWN) if UNKNOWN in names and logits.shape[-1] == len(names) else None
+        return scores_of(logits, self.temperature, self.energy_limit, unknown)
 
 
 class Classifier:
@@ -163,7 +171,7 @@ class Classifier:
             img_shape, num_clips: as there.
 
         Returns:
-            (N, classes scored) float64, sum 1: the weighted mean over networks of the mean over clips of the softmax.
+            (N, classes scored) float64, sum 1: the weighted mean over networks of ``Member.scores_of``.
         """
         import torch
 
@@ -181,11 +189,10 @@ class Classifier:
                         found.append(network(batch.to(self.device))[:, self.scored])
         total = np.zeros((len(samples), len(self.scored)))
         for member, found in zip(self.members, logits, strict=True):
-            scores = (torch.cat(found).double() / member.temperature).softmax(dim=1)
-            softmax = scores.unflatten(0, (len(samples), num_clips)).mean(dim=1).cpu().numpy()
-            if not np.isfinite(softmax).all():
+            scores = member.scores_of(torch.cat(found).cpu().double().numpy().reshape(len(samples), num_clips, -1))
+            if not np.isfinite(scores).all():
                 raise SkelactError(f"{member.name}: its scores are no numbers: the weights or the poses are damaged")
-            total += member.weight * softmax
+            total += member.weight * scores
         return total / total.sum(axis=1, keepdims=True)
 
     def check(self, sequence: PoseSequence) -> list[str]:
@@ -244,6 +251,7 @@ class Classifier:
                 "num_classes": len(self.class_names),
                 "fusion_weight": member.weight,
                 "temperature": member.temperature,
+                "energy_limit": member.energy_limit,
                 "provenance": member.checkpoint.provenance,
             }
             for member in self.members
@@ -294,9 +302,10 @@ def check_takes_video(name: str, clips: ClipSettings) -> None:
 def _member(name: str, path: Path, checkpoint: Checkpoint, weight: float) -> Member:
     try:
         temperature, threshold = temperature_of(checkpoint.metrics), threshold_of(checkpoint.metrics)
+        energy_limit = energy_limit_of(checkpoint.metrics)
     except SkelactError as error:
         raise SkelactError(f"{name}: {error}") from None
-    return Member(name, path, checkpoint, weight, temperature, threshold)
+    return Member(name, path, checkpoint, weight, temperature, threshold, energy_limit)
 
 
 def _for_prediction(checkpoint: Checkpoint) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,10 +56,10 @@ def score_samples(
     device: str,
     batch_size: int = 16,
     workers: int = 0,
-    temperature: float = 1.0,
+    to_scores: Callable[[Array], Array] = scores_of,
     progress: str | None = None,
 ) -> Array:
-    """Scores (N, num_classes) of a test dataset: the mean over clips of the softmax.
+    """Scores (N, num_classes) of a test dataset.
 
     Args:
         network: gives logits.
@@ -66,7 +67,7 @@ def score_samples(
         device: of the network.
         batch_size: samples in a step.
         workers: processes that prepare clips.
-        temperature: that divides the logits.
+        to_scores: makes them of the logits (N, num_clips, num_classes); by default the mean over clips of the softmax.
         progress: what to call a bar on stderr; None draws none.
     """
     scores = []
@@ -77,7 +78,7 @@ def score_samples(
         for clips, _ in batches(DataLoader(data, batch_size, num_workers=workers)):
             N, num_clips = clips.shape[:2]
             logits = network(clips.flatten(0, 1).to(device)).cpu().double()
-            scores.append(scores_of(logits.view(N, num_clips, -1).numpy(), temperature))
+            scores.append(to_scores(logits.view(N, num_clips, -1).numpy()))
             bar.update(N)
     network.train(was_training)
     return np.concatenate(scores)

@@ -86,7 +86,7 @@ def test(
     for member, network in zip(classifier.members, classifier.networks, strict=True):
         sampled = ClipDataset(dataset.annotations, indices, member.checkpoint.clips, train=False, num_clips=clips)
         name = Path(member.name).name if progress else None
-        scores = score_samples(network, sampled, classifier.device, batch_size, workers, member.temperature, name)
+        scores = score_samples(network, sampled, classifier.device, batch_size, workers, member.scores_of, name)
         damaged = np.flatnonzero(~np.isfinite(scores).all(1))
         if len(damaged):
             raise SkelactError(

@@ -14,7 +14,15 @@ from click.testing import CliRunner
 from stand_ins import CLASSES, classifier_file
 
 import skelact
-from skelact.calibration import Calibration, calibrate, choose_threshold, coverage_risk, fit_temperature, scores_of
+from skelact.calibration import (
+    Calibration,
+    calibrate,
+    choose_threshold,
+    coverage_risk,
+    energy_of,
+    fit_temperature,
+    scores_of,
+)
 from skelact.checkpoint import load_checkpoint, save_checkpoint
 from skelact.classifier import Classifier
 from skelact.cli import main
@@ -124,7 +132,7 @@ def test_logits_that_are_no_numbers() -> None:
 @pytest.fixture
 def poses(tmp_path: Path) -> Path:
     keypoint = np.random.default_rng(0).normal(0, 20, (1, 40, 17, 2)).cumsum(axis=1) + 500
-    (tmp_path / "poses.pkl").write_bytes(pickle.dumps([{"frame_dir": "a", "keypoint": keypoint}]))
+    (tmp_path / "poses.pkl").write_bytes(pickle.dumps([{"frame_dir": "a", "keypoint": keypoint, "label": 0}]))
     return tmp_path / "poses.pkl"
 
 
@@ -163,6 +171,38 @@ def test_an_answer_that_is_not_likely_enough_is_unknown(poses: Path, tmp_path: P
     assert answer(poses, model, classes=CLASSES[:3], unknown_below=1.0)[0].class_name == "unknown"
 
 
+def test_what_has_small_logits_on_the_whole_is_unknown_though_one_is_the_best_by_far() -> None:
+    strong, weak = [6.0, 1.0, 0.0], [1.0, -4.0, -5.0]
+    logits = np.array([[strong], [weak], [strong]])
+    plain, scores = scores_of(logits), scores_of(logits, energy_limit=-3.0, unknown=2)
+    np.testing.assert_allclose(plain[0, :2], plain[1, :2], atol=1e-6)
+    np.testing.assert_allclose(scores.sum(1), 1)
+    np.testing.assert_allclose(scores[[0, 2]], plain[[0, 2]], atol=1e-4)
+    assert scores[1].argmax() == 2
+    assert scores[1, 2] > 0.99
+    expected = [-np.log(np.exp(6) + np.exp(1)), -np.log(np.exp(1) + np.exp(-4))]
+    np.testing.assert_allclose(energy_of(logits, 2)[:2, 0], expected)
+    half = scores_of(np.array([[3.0, -50.0, -50.0]]), energy_limit=-3.0, unknown=2)
+    np.testing.assert_allclose(half, [[0.5, 0, 0.5]], atol=1e-6)
+
+
+def test_an_energy_limit_makes_strange_poses_unknown_in_every_command(poses: Path, tmp_path: Path) -> None:
+    names = (*CLASSES[:-1], "unknown")
+    path = classifier_file(tmp_path / "a.safetensors", names)
+    named, _ = answer(poses, path)
+    checkpoint = load_checkpoint(path)
+    save_checkpoint(replace(checkpoint, metrics={"calibration": {"energy_limit": -1e3}}), path)
+    told, _ = answer(poses, path)
+    assert (told.class_name, told.score) == ("unknown", pytest.approx(1.0))
+    tested = skelact.test(poses, path, clips=1, progress=False)
+    np.testing.assert_allclose(tested.scores[0], told.scores, atol=1e-6)
+    some, _ = answer(poses, path, classes=CLASSES[:3])
+    assert some.class_name in CLASSES[:3], "of some classes only, there is no such limit"
+    save_checkpoint(replace(checkpoint, metrics={"calibration": {"energy_limit": 1e3}}), path)
+    as_before, _ = answer(poses, path)
+    np.testing.assert_allclose(as_before.scores, named.scores, atol=1e-6)
+
+
 def test_of_fused_models_the_smallest_threshold_counts(poses: Path, tmp_path: Path) -> None:
     first = calibrated(tmp_path / "a.safetensors", unknown_below=0.9)
     second = calibrated(tmp_path / "b.safetensors", 1, unknown_below=0.6)
@@ -176,6 +216,8 @@ def test_of_fused_models_the_smallest_threshold_counts(poses: Path, tmp_path: Pa
     [
         ({"temperature": 0}, "a.safetensors: calibration: expected a positive temperature, found 0"),
         ({"temperature": -1.5}, "found -1.5"),
+        ({"energy_limit": float("inf")}, "a.safetensors: calibration: expected a finite energy_limit, found inf"),
+        ({"energy_limit": "low"}, "expected energy_limit as a number, found 'low'"),
         ({"temperature": float("inf")}, "found inf"),
         ({"temperature": float("nan")}, "found nan"),
         ({"temperature": "hot"}, "expected temperature as a number, found 'hot'"),
