@@ -3,13 +3,15 @@
     python scripts/daily_folds.py make runs/daily/both.pkl --out runs/daily/folds
     skelact train runs/daily/folds/0.pkl --out runs/daily/fold0 --val-split none ...    # and 1 and 2 alike
     python scripts/daily_folds.py measure runs/daily/folds --model runs/daily/fold{}/last.safetensors
+    python scripts/daily_folds.py limit runs/daily/both.pkl --model joint.safetensors --model bone.safetensors
 
 Three networks are trained, each without a third of the groups of every real source (JHMDB's tenths, Weizmann's people,
 UT-Interaction's sequences, the people of the home videos) and without three classes. ``measure`` tells, by source and
 pose model, how many of the left-out groups' samples of known classes are right; and, with temperatures, energy limits
 and the threshold for ``unknown`` chosen on the other networks' samples so that a share of the known ones, or of those
 that are right, is lost: how many of the known ones are lost, and how many of the classes that were kept out get
-``unknown``.
+``unknown``. ``limit`` chooses energy limits and a threshold like that for networks that are to be used, on the split
+``val`` of datasets, and writes them into the checkpoints.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ import numpy as np
 from experiment import logits_of
 
 from skelact.annotations import Annotation, open_annotations, save_annotations
-from skelact.calibration import UNKNOWN, energy_of, fit_temperature, scores_of
+from skelact.calibration import UNKNOWN, energy_of, fit_temperature, scores_of, temperature_of
+from skelact.checkpoint import load_checkpoint, save_checkpoint
 from skelact.structures import Array
 
 KEPT_OUT = (  # of each fold; no drawn person does them
@@ -110,6 +113,14 @@ def origin_of(sample: Annotation) -> str:
     return f"{sample.extra['source']}, {poses}" if apart else str(sample.extra["source"])
 
 
+losing_option = click.option(
+    "--losing", default=0.1, show_default=True, help="Share of known actions that may get unknown."
+)
+beyond_option = click.option(
+    "--beyond", default=0.02, show_default=True, help="Share of known actions beyond the energy limit; 0: no limit."
+)
+
+
 @click.group()
 def main() -> None:
     """See the top of this file."""
@@ -152,10 +163,8 @@ def threshold_that_loses(share: float, scores: Array, unknown: int) -> float:
 @click.option(
     "--model", "models", required=True, multiple=True, help="Checkpoints, {} for the fold; several are fused."
 )
-@click.option("--losing", default=0.1, show_default=True, help="Share of known actions that may get unknown.")
-@click.option(
-    "--beyond", default=0.05, show_default=True, help="Share of known actions beyond the energy limit; 0: none."
-)
+@losing_option
+@beyond_option
 @click.option("--fold", "chosen", multiple=True, type=int, default=range(len(KEPT_OUT)), help="Only these.")
 def measure(folds: Path, models: tuple[str, ...], losing: float, beyond: float, chosen: tuple[int, ...]) -> None:
     """Accuracy by source, and what becomes of known and of kept-out actions."""
@@ -194,6 +203,27 @@ def measure(folds: Path, models: tuple[str, ...], losing: float, beyond: float, 
         of_class = {class_names[c]: round(float(gone[of == c].mean()), 2) for c in sorted(set(of))}
         row = {"losing": f"{losing} of {counted}", "actions": actions}
         click.echo(json.dumps({**row, "called_unknown": round(float(gone.mean()), 3), "of_class": of_class}))
+
+
+@main.command()
+@click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--model", "models", required=True, multiple=True, type=click.Path(exists=True, path_type=Path))
+@losing_option
+@beyond_option
+def limit(data: tuple[Path, ...], models: tuple[Path, ...], losing: float, beyond: float) -> None:
+    """Give checkpoints that are to be fused energy limits and a threshold for unknown."""
+    networks = [load_checkpoint(model) for model in models]
+    unknown = networks[0].class_names.index(UNKNOWN)
+    val = Asked.all_of([asked(path, "val", models) for path in data])
+    temperatures = tuple(temperature_of(network.metrics) for network in networks)
+    reading = replace(Reading.fitted(val, unknown, beyond), temperatures=temperatures)
+    threshold = threshold_that_loses(losing, reading.scores(named(val, unknown)), unknown)
+    for network, model, energy_limit in zip(networks, models, reading.limits, strict=True):
+        chosen = {"energy_limit": energy_limit, "unknown_below": threshold}
+        calibration = {**network.metrics.get("calibration", {}), **chosen}
+        save_checkpoint(replace(network, metrics={**network.metrics, "calibration": calibration}), model)
+    lost = float(is_unknown(reading.scores(named(val, unknown)), unknown, threshold).mean())
+    click.echo(json.dumps({"energy_limits": reading.limits, "unknown_below": threshold, "lost": round(lost, 3)}))
 
 
 def named(asked: Asked, unknown: int) -> Asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import daily_folds
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from stand_ins import classifier_file, script_output
 
+import skelact
 from skelact.annotations import Annotation, AnnotationSet, open_annotations, save_annotations
+from skelact.classifier import Classifier
 from skelact.skeleton import COCO
 
 CLASSES = ("clap", *(name for names in daily_folds.KEPT_OUT for name in names), "unknown", "walk")
@@ -82,3 +85,21 @@ def test_a_threshold_loses_a_share_and_what_is_unknown_anyway_counts() -> None:
     scores[-1] = 0.1, 0.9
     threshold = daily_folds.threshold_that_loses(0.1, scores, unknown=1)
     assert list(np.flatnonzero(daily_folds.is_unknown(scores, 1, threshold))) == [0, 19]
+
+
+def test_a_limit_and_a_threshold_are_written_into_the_checkpoints(folds: Path, tmp_path: Path) -> None:
+    dataset = open_annotations(folds.parent / "data.pkl")
+    samples = list(dataset.annotations)
+    split = {"val": tuple(sample.frame_dir for sample in samples[:12])}
+    save_annotations(replace(dataset, annotations=samples, split=split), tmp_path / "val.pkl")
+    models = [classifier_file(tmp_path / f"{k}.safetensors", CLASSES, seed=k) for k in range(2)]
+    options = [word for model in models for word in ("--model", model)]
+    output = script_output(daily_folds.main, "limit", tmp_path / "val.pkl", *options, "--losing", 0.25)
+    told = json.loads(output)
+    classifier = Classifier(models)
+    assert [member.energy_limit for member in classifier.members] == told["energy_limits"]
+    assert [member.unknown_below for member in classifier.members] == [told["unknown_below"]] * 2
+    tested = skelact.test(tmp_path / "val.pkl", models, split="val", progress=False)
+    unknown = CLASSES.index("unknown")
+    lost = daily_folds.is_unknown(tested.scores, unknown, told["unknown_below"])[tested.labels != unknown]
+    assert lost.mean() == pytest.approx(told["lost"], abs=1e-3)
