@@ -1,9 +1,9 @@
 """Scores that mean what they say: the temperature of a network's logits, and when to answer ``unknown``.
 
 All is fitted on validation samples and kept in the checkpoint, under ``metrics["calibration"]``. A softmax compares
-classes, and of a movement that was never trained on one of them may still be by far the best. What such movements lack
-is large logits: their free energy (Liu et al. 2020) is high. For networks with a class ``unknown``, an ``energy_limit``
-there gives that class the more of the score the higher the energy is.
+classes, and of a movement that was never trained on one of them may still be by far the best. What such movements often
+lack is large logits: their free energy (Liu et al. 2020) is high. For networks with a class ``unknown``, an
+``energy_limit`` there gives that class the more of the score the higher the energy is.
 """
 
 from __future__ import annotations
