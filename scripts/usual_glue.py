@@ -85,7 +85,8 @@ class Glue:
                 list(prepare_clips(keypoint[..., :2], keypoint[..., 2], img_shape, member.checkpoint.clips, clips))
             )
             with torch.no_grad():
-                scores += member.weight * network(torch.from_numpy(batch)).softmax(1).mean(0).numpy()
+                logits = network(torch.from_numpy(batch)).double().numpy()
+            scores += member.weight * member.scores_of(logits[None])[0]
         return self.classifier.class_names[scores.argmax()]
 
 
