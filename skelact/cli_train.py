@@ -71,7 +71,11 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--hide-joints", "hidden_joints", callback=_names, metavar="NAME,...", help="Joints not to look at.")
 @click.option("--binary-scores", is_flag=True, help="Take joints as seen or not; estimators differ in their scores.")
 @click.option("--width", type=click.IntRange(8), help="Channels of the first block; 64 as published.")
-@click.option("--split", metavar="NAME", help="To train on. Default: what --val-split belongs to, train or xsub_train.")
+@click.option(
+    "--split",
+    metavar="NAME",
+    help="To train on. Default: what --val-split belongs to, train, xsub_train, the only one like that, or everything.",
+)
 @click.option(
     "--val-split",
     metavar="NAME|none",
