@@ -7,9 +7,12 @@ what follows is linear too, biases within a block move on to its end. Shapes as 
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -159,8 +162,11 @@ class FoldedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, T, V, C), which is overwritten, to (N, T', V, C')."""
         N, T, V, C = x.shape
-        mixed = self._mixed(x)
-        views = self._views_as_convolutions(mixed) if _as_a_graph(x) else self._views_in_place(mixed)
+        if _as_a_graph(x):
+            views = self._views_as_convolutions(self._mixed(x))
+        else:
+            room = _rooms.of((N, T, V, C), self.stride, self.widths)
+            views = self._views_in_place(self._mixed(x, room.between, room.mixed), room)
         T, C_out = views.shape[1], views.shape[3]
         views = views.reshape(N, T * V, C_out)
         weight = self.out_weight.expand(N, -1, -1)
@@ -173,28 +179,29 @@ class FoldedBlock(nn.Module):
             out = _plus_product(rest, views, weight)
         return out.view(N, T, V, C_out).add_(self.out_bias).relu_()
 
-    def _mixed(self, x: Tensor) -> Tensor:
-        """The graph unit but for its bias: (N, T, V, C) to (N, T, V, C')."""
+    def _mixed(self, x: Tensor, between: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """The graph unit but for its bias: (N, T, V, C) to (N, T, V, C'); parts of a room as in ``_Room``."""
         N, T, V, C = x.shape
         rest = x.view(N, T * V, C)
         A, weight = self.A.expand(N * T, -1, -1), self.graph_weight.expand(N, -1, -1)
         if self.mix_first:
-            mixed = torch.bmm(torch.bmm(A, x.view(N * T, V, C)).view(N, T * V, NUM_SUBSETS * C), weight)
+            joints = torch.bmm(A, x.view(N * T, V, C), out=between)
+            mixed = torch.bmm(joints.view(N, T * V, NUM_SUBSETS * C), weight, out=out)
         else:
-            mixed = torch.bmm(A, torch.bmm(rest, weight).view(N * T, V * NUM_SUBSETS, -1)).view(N, T * V, -1)
+            channels = torch.bmm(rest, weight, out=between).view(N * T, V * NUM_SUBSETS, -1)
+            out = None if out is None else out.view(N * T, V, -1)
+            mixed = torch.bmm(A, channels, out=out).view(N, T * V, -1)
         if self.down_weight is None:
             mixed = mixed.add_(rest)
         else:
             mixed = _plus_product(mixed, rest, self.down_weight.expand(N, -1, -1))
         return mixed.view(N, T, V, -1).clamp_(self.graph_low)
 
-    def _views_in_place(self, x: Tensor) -> Tensor:
+    def _views_in_place(self, x: Tensor, room: _Room) -> Tensor:
         """The views of time, each written to its channels: a convolution is the sum of three matrix products."""
-        N, T, V, C = x.shape
-        room = _rooms.of((N, T, V), self.stride, self.widths)
-        rows = torch.bmm(x.flatten(1, 2), self.in_weight.expand(N, -1, -1)).view(N, T, V, C)
+        torch.bmm(x.flatten(1, 2), self.in_weight.expand(len(x), -1, -1), out=room.rows.flatten(1, 2))
         for k, (frames, padding) in enumerate(zip(room.frames, room.padding, strict=True)):
-            torch.maximum(rows[:, k :: self.stride], self.in_low, out=frames)
+            torch.maximum(room.rows[:, k :: self.stride], self.in_low, out=frames)
             for part in padding:
                 part.copy_(self.in_low)
         for i, (view, parts) in enumerate(room.convs):
@@ -204,7 +211,7 @@ class FoldedBlock(nn.Module):
         torch.maximum(torch.maximum(before, after, out=view), now, out=view)
         view, part = room.frame
         view.copy_(part)
-        return torch.clamp(room.views, self.view_low, self.view_high)
+        return room.views.clamp_(self.view_low, self.view_high)
 
     def _views_as_convolutions(self, x: Tensor) -> Tensor:
         """The same without writing in place, which graphs can't, and other devices do slowly."""
@@ -222,36 +229,54 @@ class FoldedBlock(nn.Module):
 
 
 class _Room:
-    """Where the views of time of N people are made; all its parts are views of the same memory.
+    """Where what lies between the steps for N people is made; all its parts are views of the same memory.
 
-    People lie one after another in time, with ``REACH`` frames of padding around each, so that a shift in time is one
-    in rows for all of them. With a stride of 2 even and odd frames lie apart, so that only what stays is computed.
+    For the views of time people lie one after another, with ``REACH`` frames of padding around each, so that a shift in
+    time is one in rows for all of them. With a stride of 2 even and odd frames lie apart, so that only what stays is
+    computed.
 
     Attributes:
-        frames, padding: for each step of a stride, where its frames go, (N, T', V, C), and what is around them.
+        between, mixed: what the two products of the graph unit make, for ``torch.bmm``.
+        rows: the start of the branches, (N, T, V, C').
+        frames, padding: for each step of a stride, where its frames go, (N, T', V, C'), and what is around them.
         convs: for each dilation the view to be made, and the parts that its three taps multiply, (rows, channels) each.
         pool, frame: the same of the maximum over three frames, and of the frame as it is.
-        views: all of them, (N, T', V, C).
+        views: all of them, (N, T', V, C').
     """
 
-    def __init__(self, shape: tuple[int, int, int], stride: int, widths: tuple[int, ...]) -> None:
-        N, T, V = shape
+    def __init__(
+        self,
+        memory: Callable[[int], Tensor],
+        shape: tuple[int, int, int, int],
+        stride: int,
+        widths: tuple[int, ...],
+    ) -> None:
+        N, T, V, C_in = shape
         C, stays = sum(widths), -(-T // stride)
         num_rows = (N * (stays + REACH) - REACH) * V
-        views = torch.empty(N, stays + REACH, V, C)
+        shapes = [
+            (N * T, NUM_SUBSETS * V, C_in) if C_in <= C else (N, T * V, NUM_SUBSETS * C),
+            (N, T * V, C),
+            (N, T, V, C),
+            (N, stays + REACH, V, C),
+            *[(REACH + N * (stays + REACH), V, C)] * stride,
+        ]
+        sizes = [math.prod(each) for each in shapes]
+        parts = memory(sum(sizes))[: sum(sizes)].split(sizes)
+        self.between, self.mixed, rows, views, *spaces = map(torch.Tensor.view, parts, shapes)
         self.views = views[:, :stays]
-        self.frames, self.padding, parts = [], [], []
-        for step in range(stride):
-            space = torch.empty(REACH + N * (stays + REACH), V, C)
+        self.frames, self.padding, branches = [], [], []
+        for step, space in enumerate(spaces):
             people, there = space[REACH:].view(N, -1, V, C), len(range(step, T, stride))
             self.frames.append(people[:, :there])
             self.padding.append((space[:REACH], people[:, there:]))
-            parts.append(space.view(-1, C).split(widths, 1))
+            branches.append(space.view(-1, C).split(widths, 1))
+        self.rows = rows if stride > 1 else self.frames[0]
 
         def seen(branch: int, dilation: int) -> list[Tensor]:
             """The frames before, now and after."""
             places = (divmod(frames, stride) for frames in (-dilation, 0, dilation))
-            return [parts[step][branch].narrow(0, (REACH + back) * V, num_rows) for back, step in places]
+            return [branches[step][branch].narrow(0, (REACH + back) * V, num_rows) for back, step in places]
 
         *made, pool, frame = views.view(-1, C)[:num_rows].split(widths, 1)
         self.convs = [(view, seen(k, d)) for k, (view, d) in enumerate(zip(made, DILATIONS, strict=True))]
@@ -260,10 +285,11 @@ class _Room:
 
 
 class _Rooms(threading.local):
-    """Those of a thread, which are kept: to make one takes as long as to use it."""
+    """Those of a thread, which share its memory: no two are in use at once. To make one takes as long as to use it."""
 
     def __init__(self) -> None:
         self._made: dict[Any, _Room] = {}
+        self._memory = torch.empty(0)
 
     def of(self, *shape: Any) -> _Room:
         """The one for what ``_Room`` takes."""
@@ -271,8 +297,14 @@ class _Rooms(threading.local):
             if len(self._made) >= MAX_ROOMS:
                 self._made.clear()
             with torch.inference_mode(False):  # or it could not be written to outside of that
-                self._made[shape] = _Room(*shape)
+                self._made[shape] = _Room(self._of_size, *shape)
         return self._made[shape]
+
+    def _of_size(self, size: int) -> Tensor:
+        if size > len(self._memory):
+            self._made.clear()
+            self._memory = torch.from_numpy(np.empty(size, np.float32))  # NumPy asks for large pages, torch does not
+        return self._memory
 
 
 _rooms = _Rooms()

@@ -125,13 +125,25 @@ def test_threads_do_not_disturb_each_other() -> None:
         torch.testing.assert_close(torch.cat(list(pool.map(logits, clips))), plain(clips), rtol=0, atol=1e-4)
 
 
-def test_a_broken_pose_is_not_taken_for_an_empty_slot() -> None:
+def test_clips_of_other_lengths_leave_no_trace() -> None:
     settings = ModelSettings(3, 17, 5, (12, 24), (1, 2))
-    network = folded(trained(settings, COCO), settings, COCO)
-    clips = torch.zeros(1, 2, 8, 17, 3)
-    clips[0, 0, 0, 0, 0] = torch.nan
+    plain = trained(settings, COCO)
+    network = folded(plain, settings, COCO)
     with torch.inference_mode():
-        assert not torch.isfinite(network(clips)).all()
+        for num_frames, num_persons in ((9, 1), (40, 3), (9, 1), (300, 2), (40, 3), (9, 2)):
+            clips = torch.randn(2, num_persons, num_frames, 17, 3)
+            torch.testing.assert_close(network(clips), plain(clips), rtol=0, atol=1e-4)
+
+
+def test_a_broken_pose_is_not_taken_for_an_empty_slot_and_spoils_no_other_clip() -> None:
+    settings = ModelSettings(3, 17, 5, (12, 24), (1, 2))
+    plain = trained(settings, COCO)
+    network = folded(plain, settings, COCO)
+    broken, good = torch.zeros(1, 2, 8, 17, 3), torch.randn(1, 2, 8, 17, 3)
+    broken[0, 0, 0, 0, 0] = torch.nan
+    with torch.inference_mode():
+        assert not torch.isfinite(network(broken)).all()
+        torch.testing.assert_close(network(good), plain(good), rtol=0, atol=1e-4)
 
 
 def test_predictions_come_from_the_folded_network(tmp_path: Path) -> None:
