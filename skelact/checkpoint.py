@@ -24,7 +24,7 @@ from skelact.clips import STREAMS, ClipSettings
 from skelact.errors import SkelactError
 from skelact.files import atomic_path
 from skelact.model import STGCNPP, ModelSettings
-from skelact.skeleton import NTU, Layout, as_layout, layout_of_joints
+from skelact.skeleton import HAND, NTU, Layout, as_layout, layout_of_joints
 from skelact.unpickling import load_torch
 
 logger = logging.getLogger("skelact")
@@ -226,11 +226,14 @@ def _from_foreign(path: Path, stream: str | None, layout: Layout | None, strides
             )
     layout = _checked_layout(path, layout, model.num_joints)
     dims = 3 if layout == NTU and model.in_channels == 3 else 2
+    config = str(meta.get("cfg", meta.get("config", "")))
     clips = ClipSettings(
         layout=layout,
-        stream=stream or _stream_of(path, meta),
+        stream=stream or _stream_of(path, config),
         dims=dims,
         with_score=model.in_channels > dims,
+        clip_len=_number_in(config, "clip_len") or ClipSettings.clip_len,
+        num_person=_number_in(config, "num_person") or (1 if layout == HAND else ClipSettings.num_person),
     )
     class_names = _class_names_of(meta) or tuple(f"class_{i}" for i in range(model.num_classes))
     return Checkpoint(model, clips, class_names, state_dict, provenance={"source": path.name})
@@ -288,9 +291,14 @@ def _checked_strides(path: Path, strides: tuple[int, ...], depth: int) -> tuple[
     return strides
 
 
-def _stream_of(path: Path, meta: Mapping[str, Any]) -> str:
+def _number_in(config: str, name: str) -> int | None:
+    """What a config's text sets a number to, where its pipelines agree."""
+    found = {int(number) for number in re.findall(rf"\b{name}['\"]?\s*[=:]\s*([1-9]\d{{0,4}})\b", config)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _stream_of(path: Path, config: str) -> str:
     """The stream of a foreign checkpoint: mmengine's config text, else the file's name, else joint with a warning."""
-    config = str(meta.get("cfg", meta.get("config", "")))
     code = re.search(r"feats\s*=\s*\[\s*['\"](\w+)['\"]\s*\]", config)
     if code and code[1] in STREAM_CODES:
         return STREAM_CODES[code[1]]
@@ -321,5 +329,7 @@ def _class_names_of(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _first_line(error: Exception) -> str:
+    """Of what PyTorch says, without the hundreds of names that may follow."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[1] if len(lines) > 1 else lines[0]
+    names = lines[min(1, len(lines) - 1)].split(", ")
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -5,12 +5,15 @@ Heavy imports stand inside the commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from skelact import __version__, cli_options
 from skelact.cli_benchmark import benchmark
@@ -28,6 +31,9 @@ from skelact.errors import SkelactError, harmless
 if TYPE_CHECKING:
     from skelact.pipeline import SourceResult
     from skelact.roi import Region
+
+
+TIMELINE_OPTIONS = ("window", "step", "min_duration", "subjects")  # say nothing where one answer is asked for
 
 
 class SkelactGroup(click.Group):
@@ -50,6 +56,13 @@ class SkelactGroup(click.Group):
         except BrokenPipeError:
             sys.stderr.close()  # a reader such as head has had enough
             ctx.exit(0)
+        except OSError as error:
+            if ctx.params.get("debug") or error.errno != errno.ENOSPC:
+                raise
+            raise click.ClickException("cannot write: the disk is full; free some space or write elsewhere") from error
+        except KeyboardInterrupt:
+            click.echo("Aborted!", err=True)
+            ctx.exit(128 + signal.SIGINT)
 
 
 @click.group(cls=SkelactGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -175,6 +188,11 @@ def predict(
         raise click.UsageError("--json and --csv cannot both go to stdout")
     if options["ray_address"] and options["engine"] != "ray":
         raise click.UsageError("--ray-address is of --engine ray")
+    if options["granularity"] in ("clip", "person"):
+        told = [name for name in TIMELINE_OPTIONS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if told:
+            option = told[0].replace("_", "-")
+            raise click.UsageError(f"--{option} is of --granularity timeline, not of {options['granularity']}")
     if options["blur_faces"] and not options["out_video"]:
         raise click.UsageError("--blur-faces hides faces in the overlay: add --out-video")
     outputs = (json_path, csv_path, *(options[kind] for kind in ("out_video", "srt", "vtt", "eaf")))
@@ -331,6 +349,10 @@ def info(
         raise click.UsageError("--plot and --show are for datasets, .pkl files")
     from skelact import inspect_checkpoint, writers
     from skelact.files import check_writable
+    from skelact.video import VIDEO_SUFFIXES
+
+    if path.lower().endswith(tuple(VIDEO_SUFFIXES)):
+        raise SkelactError(f"{path}: expected a checkpoint or a dataset, found a video; predict tells what is in it")
 
     if json_path not in (None, "-"):
         check_writable(str(json_path), [path, layout])

@@ -47,7 +47,11 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
 @click.option("--img-shape", callback=_size, metavar="HxW", help="Picture size in pixels, if the files don't tell.")
 @click.option("--exclude", type=click.Path(), metavar="LIST", help="Text file with samples to leave out, one a line.")
 @click.option(
-    "--window", "window_s", type=SECONDS, metavar="S", help="Cut the samples into windows of so many seconds."
+    "--window",
+    "window_s",
+    type=SECONDS,
+    metavar="S",
+    help="Cut the samples into windows of so many seconds, at 30 frames/s if they tell no rate.",
 )
 @click.option(
     "--step", "step_s", type=SECONDS, metavar="S", help="From one window to the next. Default: half a window."

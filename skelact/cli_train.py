@@ -62,7 +62,11 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--balance/--no-balance", default=None, help="Weigh rare classes up.")
 @click.option("--clip-len", type=click.IntRange(2), help="Frames in a clip. Default: suits the data, at most 100.")
 @click.option("--num-person", type=click.IntRange(1), help="Persons in a clip. Default: as in the data, at most 2.")
-@click.option("--normaliser", type=click.Choice(["published", "body"]), help="By the picture, or by the people in it.")
+@click.option(
+    "--normaliser",
+    type=click.Choice(["published", "body"]),
+    help="By the picture (in 3D the spine), or by the people; body by default, but published in 3D.",
+)
 @click.option(
     "--sampling",
     type=click.Choice(["uniform", "interpolate"]),

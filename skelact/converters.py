@@ -431,9 +431,12 @@ def _with_labels(dataset: AnnotationSet, samples: Sequence[_Sample], table: str 
     without = sum(annotation.label is None for annotation in annotations)
     if without:
         logger.warning("%d of %d samples have no label", without, len(annotations))
-    return replace(
-        dataset,
-        annotations=annotations,
-        split=labels.split or dataset.split,
-        class_names=labels.class_names or None,
-    )
+    class_names = labels.class_names
+    if dataset.class_names and all(name.isdecimal() for name in class_names):  # the table tells indices
+        if len(class_names) > len(dataset.class_names):
+            raise SkelactError(
+                f"labels {table}: expected indices below {len(dataset.class_names)}, the number of classes, "
+                f"found {len(class_names) - 1}"
+            )
+        class_names = dataset.class_names
+    return replace(dataset, annotations=annotations, split=labels.split or dataset.split, class_names=class_names)

@@ -90,6 +90,8 @@ def find_clips(sources: Sequence[str | Path]) -> list[Clip]:
 def label_clips(clips: Sequence[Clip], table: str | Path | None = None) -> Labels:
     """Labels and splits from the first source that has any.
 
+    Some names of NTU RGB+D among others count where folders tell no two classes.
+
     Args:
         clips: to label.
         table: CSV of path, label and, optionally, split; a path is as given, below the named folder or beside the
@@ -98,11 +100,20 @@ def label_clips(clips: Sequence[Clip], table: str | Path | None = None) -> Label
     if table is not None:
         return _from_table(clips, Path(table))
     samples = {clip.name: sample for clip in clips if (sample := ntu_sample(clip.name))}
-    if len(samples) == len(clips):
+    folders = _from_folders(clips)
+    if len(samples) == len(clips) or (samples and len(folders.class_names) < 2):
         label = {name: sample.label for name, sample in samples.items()}
         class_names = NTU120_CLASSES if is_ntu120(samples) else NTU60_CLASSES
+        if len(samples) < len(clips):
+            other = next(clip.name for clip in clips if clip.name not in samples)
+            logger.warning(
+                "%d of %d names are not those of NTU RGB+D, such as %r: these have no label and are in no split",
+                len(clips) - len(samples),
+                len(clips),
+                other,
+            )
         return Labels(label, class_names, ntu_splits(list(samples)), "ntu")
-    return _from_folders(clips)
+    return folders
 
 
 def _from_table(clips: Sequence[Clip], table: Path) -> Labels:
@@ -132,14 +143,21 @@ def _from_table(clips: Sequence[Clip], table: Path) -> Labels:
         if found is not None:
             told[clip.name] = by_key[found]
     if not told:
-        raise SkelactError(f"labels {table}: none of its {len(rows)} paths is one of the {len(clips)} videos")
+        raise SkelactError(
+            f"labels {table}: expected paths such as {clips[0].name!r}, found none that is one of the {len(clips)} "
+            f"videos, but {rows[0][0]!r}"
+        )
     used = {row[0] for row in told.values()}
     unused = [row[0] for row in rows if row[0] not in used]
     if unused:
         some = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
         logger.warning("labels %s: no video belongs to %d of its %d rows: %s", table, len(unused), len(rows), some)
     texts = {row[1] for row in told.values()}
-    if all(text.isdecimal() for text in texts):
+    numbers = sorted(text for text in texts if text.isdecimal())
+    if numbers and len(numbers) < len(texts):
+        other = min(texts - set(numbers))
+        raise SkelactError(f"labels {table}: expected class names or indices, found both, {numbers[0]} and {other!r}")
+    if numbers:
         last = max(map(int, texts))
         if last >= MAX_CLASSES:
             raise SkelactError(f"labels {table}: expected class names, or indices below {MAX_CLASSES}, found {last}")

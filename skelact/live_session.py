@@ -198,11 +198,13 @@ class LiveSession:
         with self._frames:
             last_s = 0.0
             for frame in self._frames:
-                self._see(frame)
-                last_s = frame.time_s
-                if frame.time_s >= (self._num_steps + 1) * self.settings.step_s:
-                    yield from self._step(int(frame.time_s / self.settings.step_s))
-                if frame.time_s >= self._duration_s:
+                now_s = self._frames.now_s()
+                if frame:
+                    self._see(frame)
+                    now_s = last_s = frame.time_s
+                if now_s >= (self._num_steps + 1) * self.settings.step_s:
+                    yield from self._step(int(now_s / self.settings.step_s))
+                if now_s >= self._duration_s:
                     break
         # The step that the source ended in, of which it has a part.
         number, stop_s = math.ceil(last_s / self.settings.step_s), last_s + 1 / ASSUMED_FPS
@@ -328,7 +330,8 @@ def live(
             print(event.kind, event.subject, event.class_name)
 
     Args:
-        source: index of a camera, address of a stream (RTSP, HTTP), or a video file, which plays at its own rate.
+        source: index of a camera, address of a stream (RTSP, HTTP, HLS), or a video file, which plays at its own rate,
+            also from an address.
         model, pose_model, backend, precision, device, tracker, fusion_weights, stream, layout, class_names, classes,
             unknown_below: as for ``predict``.
         window_s, step_s, min_duration_s, subjects: as for ``predict``.

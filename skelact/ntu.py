@@ -188,18 +188,26 @@ def _parse(tokens: list[str]) -> tuple[int, list[_Body]]:
 
 
 def _join(bodies: list[_Body]) -> list[_Body]:
-    """Put together bodies that follow each other soon after and close by."""
-    joined: list[_Body] = []
-    for body in bodies:
-        start = min(body)
-        for earlier in joined:
-            end = max(earlier)
-            step = np.linalg.norm(earlier[end][0] - body[start][0])  # of the spine's base
+    """Put together bodies that follow each other soon after and close by, the nearest first."""
+    pairs = []
+    for i, earlier in enumerate(bodies):
+        for k, body in enumerate(bodies):
+            start, end = min(body), max(earlier)
+            step = float(np.linalg.norm(earlier[end][0] - body[start][0]))  # of the spine's base
             if end < start <= end + LOST_FRAMES and step <= LOST_METRES:
-                earlier.update(body)
-                break
-        else:
-            joined.append(dict(body))
+                pairs.append((step, i, k))
+    next_of: dict[int, int] = {}
+    for _, i, k in sorted(pairs):
+        if i not in next_of and k not in next_of.values():
+            next_of[i] = k
+    joined = []
+    for first in range(len(bodies)):
+        if first not in next_of.values():
+            whole, part = dict(bodies[first]), first
+            while part in next_of:
+                part = next_of[part]
+                whole.update(bodies[part])
+            joined.append(whole)
     return joined
 
 

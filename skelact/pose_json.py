@@ -57,7 +57,8 @@ LAYOUT_OF = {17: COCO, 26: COCO, 133: COCO, 136: COCO, 18: OPENPOSE, 25: BODY_25
 
 # What reading JSON of another shape than expected raises.
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-FRACTION = 2.0  # where no coordinate is larger, they are fractions of the picture; nobody is two pixels large
+FRACTION = 2.0  # where hardly a joint is farther, they are fractions of the picture; nobody is two pixels large
+FEW = 0.1  # of the joints that are seen: so many may lie far outside of the picture, as estimators guess them there
 MAX_PIXELS = 1e6
 MAX_SPARSENESS = 100  # frames for each that has people; beyond, the numbers are not those of a video's frames
 LINK_FRAMES = 30  # how long somebody may be gone
@@ -202,15 +203,29 @@ def _mmpose(content: Any) -> Poses | None:
         xy, score = np.array(instance["keypoints"], np.float64), np.array(instance["keypoint_scores"], np.float64)
         if xy.ndim != 2 or xy.shape[1] != 2:
             raise SkelactError(f"expected 2D keypoints (joints, 2), found shape {xy.shape}")
-        return Person(np.column_stack([xy, score]), _track_id(instance.get("track_id")))
+        return Person(np.column_stack([xy, score])[joints], _track_id(instance.get("track_id")))
 
+    joints: Any = slice(None)
     if isinstance(content, Mapping):
+        joints = _coco_joints(content.get("meta_info") or {})
         content = content.get("instance_info")
     if _mappings(content, "keypoints", "keypoint_scores"):
         return Poses([frame(content)], single=True)
     if _mappings(content, "instances"):
         return Poses([frame(picture["instances"], picture.get("frame_id")) for picture in content])
     return None
+
+
+def _coco_joints(meta: Mapping[str, Any]) -> Any:
+    """Where COCO's joints are among those that MMPose tells the names of."""
+    names = meta.get("keypoint_id2name")
+    if not isinstance(names, Mapping):
+        return slice(None)
+    place = {name: int(k) for k, name in names.items()}
+    missing = [name for name in COCO.joints if name not in place]
+    if missing:
+        raise SkelactError(f"expected COCO's joints, found those of {meta.get('dataset_name')!r} without {missing[0]}")
+    return [place[name] for name in COCO.joints]
 
 
 def _mediapipe(content: Any) -> Poses | None:
@@ -336,7 +351,10 @@ def follow(poses: Poses, img_shape: tuple[int, int] | None) -> tuple[Array, Arra
     if not (np.abs(values) < MAX_PIXELS).all():
         raise SkelactError("expected coordinates in pixels, found NaN, infinity or more than a million")
     scale = np.ones(3)
-    if np.abs(values[:, :2]).max() <= FRACTION:
+    seen = values[values[:, 2] > 0, :2]
+    if (np.abs(seen).max(1, initial=0) > FRACTION).mean() <= FEW:
+        if (seen < 0).any(1).mean() > FEW:
+            raise SkelactError("expected coordinates in pixels or from 0 to 1, found some from -1 to 1")
         if img_shape is None:
             raise SkelactError("its coordinates are fractions of the picture; give the picture's size by --img-shape")
         scale = np.array([img_shape[1], img_shape[0], 1.0])
@@ -368,6 +386,9 @@ def _timeline(frames: Sequence[Frame]) -> list[list[Person]]:
 def _link(timeline: Sequence[Sequence[Person]]) -> list[dict[int, Array]]:
     """Frame -> points (V, 3) of each person (``follow`` has the rule)."""
     tracks: dict[Hashable, dict[int, Array]] = {}
+    if len({person.track_id for persons in timeline for person in persons}) == 1 < max(map(len, timeline)):
+        # Everybody has the same one, as in AlphaPose's files without tracking.
+        timeline = [[Person(person.points) for person in persons] for persons in timeline]
     for t, persons in enumerate(timeline):
         rest, taken = [], set()
         for person in persons:

@@ -42,7 +42,8 @@ class TrainSettings:
         clip_len: frames in a clip; None: as in the checkpoint to start from, else the median length of the data, from
             32 to 100.
         num_person: slots in a clip; None: as there, else as the data have, at most 2.
-        normaliser, sampling: of ``clips.ClipSettings``; None: as there, else ``body`` and ``interpolate``.
+        normaliser, sampling: of ``clips.ClipSettings``; None: as there, else ``body`` (in 3D
+            ``published``) and ``interpolate``.
         hidden_joints, binary_scores: of ``clips.ClipSettings``.
         width: channels of the first block; 64 as published.
         split, val_split: names in the dataset; with no ``val_split``, or ``none``, the last epoch is the best.

@@ -15,7 +15,7 @@ import cv2
 
 from skelact.errors import SkelactError
 from skelact.structures import Frame
-from skelact.video import read_frames
+from skelact.video import Upright, read_frames
 
 logger = logging.getLogger("skelact")
 
@@ -25,6 +25,8 @@ PROTOCOLS = (
 )
 TIMEOUT_S = 10.0
 BACKOFF_S = (0.5, 15.0)  # before the first and at most before a later attempt to connect again
+TICK_S = 0.5  # who waits for a frame hears so often that none came
+MAX_AHEAD_S = 30.0  # pictures that seem to be due later than so were cut together with those before
 
 
 class LatestFrames:
@@ -46,7 +48,7 @@ class LatestFrames:
         self.source = source
         self.timeout_s = timeout_s
         self.num_read = self.num_dropped = self.num_reconnects = 0
-        self._is_file = not isinstance(source, int) and not str(source).isdigit() and not _is_address(source)
+        self._is_file = not _is_camera(source) and not _is_address(source)
         self._reconnect = reconnect and not self._is_file
         self._newest: Frame | None = None
         self._error: BaseException | None = None
@@ -74,19 +76,23 @@ class LatestFrames:
         """Seconds since the first frame came."""
         return 0.0 if self._started_s is None else time.monotonic() - self._started_s
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[Frame | None]:
         """The newest frame again and again, each once, until the source ends; ``time_s`` tells when it came.
+
+        None where there were frames before, and none came for ``TICK_S``.
 
         Raises:
             SkelactError: the source can't be opened, or gives no frame in time.
         """
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._newest or self._ended or self._stopped.is_set())
+                told = self._changed.wait_for(
+                    lambda: self._newest or self._ended or self._stopped.is_set(), TICK_S if self.num_read else None
+                )
                 frame, self._newest = self._newest, None
                 if self._stopped.is_set():
                     return
-                if frame is None:
+                if frame is None and told:
                     if self._error:
                         raise self._error
                     return
@@ -138,6 +144,8 @@ class LatestFrames:
             self._changed.notify_all()
 
     def _paced(self) -> Iterator[Any]:
+        if "://" in str(self.source):
+            raise SkelactError(f"{self.source}: expected a file or an address with {', '.join(NETWORK)}")
         started_s = time.monotonic()
         for frame in read_frames(str(self.source)):
             if self._stopped.wait(max(0.0, started_s + frame.time_s - time.monotonic())):
@@ -160,7 +168,7 @@ class LatestFrames:
             camera.release()
 
     def _stream(self) -> Iterator[Any]:
-        options = {"protocol_whitelist": PROTOCOLS, "rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay"}
+        options = {"protocol_whitelist": PROTOCOLS, "rtsp_transport": "tcp", "flags": "low_delay"}
         address = str(self.source)
         av.logging.set_level(None)
         unanswered = SkelactError(
@@ -174,19 +182,26 @@ class LatestFrames:
                 if not container.streams.video or container.format.name == "tty":
                     raise SkelactError(f"{address}: expected a stream of pictures, found none in it")
                 deadline_s = time.monotonic() + self.timeout_s
-                for packet in container.demux(container.streams.video[0]):
+                stream, upright, pace = container.streams.video[0], Upright(), _Pace()
+                # A recording comes as fast as the network is, a live HLS stream in bursts.
+                is_recorded = container.duration is not None
+                is_paced = is_recorded or container.format.name == "hls"
+                for packet in container.demux(stream):
                     try:
                         frames = packet.decode()
                     except av.FFmpegError:  # damaged; the next key frame mends it
                         frames = []
                     for frame in frames:
-                        yield frame.to_ndarray(format="bgr24")
+                        if is_paced and self._stopped.wait(pace.wait_s(frame.time)):
+                            return
+                        yield upright(frame)
                     if frames:
                         deadline_s = time.monotonic() + self.timeout_s
                     elif time.monotonic() > deadline_s:
                         raise SkelactError(
                             f"{address}: expected pictures, found none that can be decoded in {self.timeout_s:g} s"
                         )
+                self._reconnect = self._reconnect and not is_recorded
         except (av.error.ExitError, av.error.TimeoutError):
             raise unanswered from None
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -197,12 +212,28 @@ class LatestFrames:
             raise SkelactError(f"{address}: expected a stream of pictures, found none ({reason})") from None
 
 
+class _Pace:
+    """When to show pictures that come faster than they play; those that come late are shown at once, and play on."""
+
+    def __init__(self) -> None:
+        self._start_s: float | None = None
+
+    def wait_s(self, time_s: float | None) -> float:
+        """How long to wait with the picture of that time."""
+        now_s = time.monotonic()
+        if time_s is None:
+            return 0.0
+        if self._start_s is None or not 0 <= self._start_s + time_s - now_s <= MAX_AHEAD_S:
+            self._start_s = now_s - time_s
+        return self._start_s + time_s - now_s
+
+
 def _is_address(source: str | int | Path) -> bool:
     return str(source).lower().startswith(NETWORK)
 
 
 def _is_camera(source: str | int | Path) -> bool:
-    return isinstance(source, int) or str(source).isdigit()
+    return isinstance(source, int) or (str(source).isascii() and str(source).isdigit())
 
 
 @contextmanager

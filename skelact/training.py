@@ -360,6 +360,11 @@ class _Run:
         workers: int,
         progress: bool,
     ) -> None:
+        if settings.batch_size < here.count:
+            raise SkelactError(
+                f"batch size: expected a clip for each of the {here.count} processes at least, "
+                f"found {settings.batch_size}"
+            )
         self.job, self.settings, self.out, self.folder = job, settings, out, folder
         self.here, self.provenance, self.workers = here, provenance, workers
         self.progress = progress and here.main

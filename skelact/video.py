@@ -70,7 +70,7 @@ def probe_video(path: str | Path) -> VideoInfo:
         first = next(_decode(container, stream, _Damage()), None)
         if first is None:
             raise _undecodable(path, stream)
-        height, width = _upright(np.empty((first.height, first.width)), _turn(first)).shape
+        height, width = _turned(np.empty((first.height, first.width)), _turn(first)).shape
         return VideoInfo(
             str(path), (height, width), _fps(stream), max(0, stream.frames), _start_s(first, container, stream)
         )
@@ -96,19 +96,19 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
             it has sound only, or no frame can be decoded.
     """
     with _open_video(path) as (container, stream):
-        frame_s = 1 / _fps(stream)
+        frame_s, upright = 1 / _fps(stream), Upright()
         damage = _Damage()
         start: float | None = None
         num_frames, time_s = 0, 0.0
         for frame in _decode(container, stream, damage):
             told_s = _time_s(frame, stream)
             if num_frames == 0:
-                start, size, turn = told_s, (frame.width, frame.height), _turn(frame)
+                start = told_s
             elif told_s is not None and start is not None and told_s - start > time_s:
                 time_s = told_s - start
             else:
                 time_s += frame_s
-            yield Frame(num_frames, time_s, _upright(_picture(frame, *size), turn))
+            yield Frame(num_frames, time_s, upright(frame))
             num_frames += 1
         if num_frames == 0:
             raise _undecodable(path, stream)
@@ -449,12 +449,22 @@ def _fps(stream: Any) -> float:
     return next((float(rate) for rate in rates if rate and 0 < rate < MAX_FPS), DEFAULT_FPS)
 
 
-def _picture(frame: Any, width: int, height: int) -> Array:
-    """The frame as a BGR image (H, W, 3)."""
-    # Players assume BT.709 in HD video that does not tell, FFmpeg BT.601.
-    colors = "itu709" if frame.colorspace == UNSPECIFIED and frame.height >= 720 else None
-    picture: Array = frame.to_ndarray(format="bgr24", width=width, height=height, src_colorspace=colors)
-    return picture
+class Upright:
+    """Decoded frames as players show them: BGR images (H, W, 3), turned and of the size of the first."""
+
+    def __init__(self) -> None:
+        self._size: tuple[int, int] | None = None
+        self._turn = 1, 0, 0, 1
+
+    def __call__(self, frame: Any) -> Array:
+        """The next frame."""
+        if self._size is None:
+            self._size, self._turn = (frame.width, frame.height), _turn(frame)
+        width, height = self._size
+        # Players assume BT.709 in HD video that does not tell, FFmpeg BT.601.
+        colors = "itu709" if frame.colorspace == UNSPECIFIED and frame.height >= 720 else None
+        picture = frame.to_ndarray(format="bgr24", width=width, height=height, src_colorspace=colors)
+        return _turned(picture, self._turn)
 
 
 def _turn(frame: Any) -> tuple[int, int, int, int]:
@@ -469,7 +479,7 @@ def _turn(frame: Any) -> tuple[int, int, int, int]:
     return a, b, c, d
 
 
-def _upright(image: Array, turn: tuple[int, int, int, int]) -> Array:
+def _turned(image: Array, turn: tuple[int, int, int, int]) -> Array:
     """Turn and mirror a picture, in steps of 90 degrees."""
     a, b, c, d = turn
     if abs(b) > abs(a):

@@ -435,8 +435,9 @@ def _no_download(model: PublishedModel, reason: object) -> SkelactError:
     folder = cache_folder()
     single = [entry for entry in ZOO.values() if isinstance(entry, PublishedModel)]
     here = [entry.name for entry in single if (folder / entry.file_name).is_file()]
+    again = "allow the network" if offline() else "try again to go on"
     return SkelactError(
-        f"cannot download {model.name} from {_download_url(model)} ({reason}); try again to go on, set "
+        f"cannot download {model.name} from {_download_url(model)} ({reason}); {again}, set "
         f"SKELACT_WEIGHTS_URL to a mirror, or put the file {model.file_name} into {folder}; "
         f"available there: {', '.join(here) or 'nothing yet'}"
     )

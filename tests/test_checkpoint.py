@@ -365,7 +365,9 @@ def test_layout_and_channels_are_read_off_the_tensors(
     tmp_path: Path, layout: Layout, in_channels: int, dims: int, with_score: bool
 ) -> None:
     path = torch_file(tmp_path / "bone.pth", weights(layout, in_channels))
-    assert load_checkpoint(path).clips == ClipSettings(layout, "bone", dims=dims, with_score=with_score)
+    num_person = 1 if layout == HAND else 2
+    expected = ClipSettings(layout, "bone", dims=dims, with_score=with_score, num_person=num_person)
+    assert load_checkpoint(path).clips == expected
 
 
 @pytest.mark.parametrize(
@@ -400,6 +402,17 @@ def test_half_precision_weights_are_computed_in_full(tmp_path: Path) -> None:
 
 
 # --- the stream --------------------------------------------------------------------------------------------------
+
+
+def test_frames_and_persons_of_a_clip_from_a_config(tmp_path: Path) -> None:
+    config = (
+        "train = [dict(type='UniformSampleFrames', clip_len=48), dict(type='FormatGCNInput', num_person=1)]\n"
+        "val = [dict(num_clips=1, type='UniformSampleFrames', clip_len=48), dict(num_person=1, type='FormatGCNInput')]"
+    )
+    clips = load_checkpoint(torch_file(tmp_path / "j.pth", mmaction2(weights(), cfg=config))).clips
+    assert (clips.clip_len, clips.num_person) == (48, 1)
+    other = load_checkpoint(torch_file(tmp_path / "j2.pth", mmaction2(weights(), cfg=config + "clip_len=64"))).clips
+    assert (other.clip_len, other.num_person) == (100, 1), "of two lengths neither is taken"
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,13 @@ def test_a_body_that_was_lost_and_found_nearby_is_one_person(tmp_path: Path) -> 
     assert keypoint.shape[0] == 2  # too far away
 
 
+def test_two_bodies_that_were_lost_at_once_are_found_where_each_was(tmp_path: Path) -> None:
+    gone: Bodies = [{1: body(0), 2: body(0.4)}, {}, {3: body(0.4), 4: body(0)}]
+    keypoint = read_skeleton(written(tmp_path, gone))
+    assert keypoint.shape == (2, 3, 25, 3)
+    np.testing.assert_allclose(keypoint[:, 0], keypoint[:, 2], atol=1e-6)
+
+
 DAMAGES: dict[str, Callable[[str], bytes]] = {
     "cut": lambda text: text[: len(text) * 2 // 3].rsplit(" ", 1)[0].encode(),
     "empty": lambda text: b"",
@@ -550,6 +557,16 @@ def test_what_ultralytics_really_writes(tmp_path: Path) -> None:
 # --- who is who --------------------------------------------------------------------------------------------------
 
 
+def test_joints_that_mediapipe_guesses_far_below_a_picture_are_fractions_too(tmp_path: Path) -> None:
+    face = [dict(landmark) for landmark in FACE]
+    face[28] |= {"y": 2.6, "visibility": 0.05}
+    (tmp_path / "clip.json").write_text(json.dumps([face]))
+    (annotation,) = converted(tmp_path, tmp_path / "clip.json", "--img-shape", "400x800").annotations
+    np.testing.assert_allclose(annotation.keypoint[0, 0, 0], pose(300, 200, MEDIAPIPE)[0, :2], rtol=1e-4)
+    np.testing.assert_allclose(annotation.keypoint[0, 0, COCO.joints.index("right_ankle"), 1], 2.6 * 400, rtol=1e-4)
+    assert "give the picture's size by --img-shape" in refused(tmp_path / "clip.json")
+
+
 def followed(tmp_path: Path, frames: Sequence[Sequence[Array]]) -> Array:
     """x of the first joint of each person in each frame."""
     path = tmp_path / "clip.json"
@@ -579,6 +596,30 @@ def test_ids_rule_even_where_they_jump(tmp_path: Path) -> None:
     path.write_text(json.dumps(frames))
     (annotation,) = converted(tmp_path, path).annotations
     assert annotation.keypoint[:, :, 0, 0].tolist() == [[100, 895], [900, 105]]
+
+
+def test_an_id_that_everybody_has_is_none(tmp_path: Path) -> None:
+    """As AlphaPose writes without tracking."""
+    frames = [(A[0], B[0]), (B[1], A[1]), (A[2], B[2])]
+    people = [alphapose_result(t, points, idx=[0.0]) for t, both in enumerate(frames) for points in both]
+    (tmp_path / "clip.json").write_text(json.dumps(people))
+    (annotation,) = converted(tmp_path, tmp_path / "clip.json").annotations
+    assert annotation.keypoint[:, :, 0, 0].tolist() == [[100, 105, 110], [900, 895, 890]]
+
+
+def test_mmpose_tells_which_joints_it_has(tmp_path: Path) -> None:
+    order = [*COCO.joints[5:], *COCO.joints[:5]]
+    frame = [COCO.joints.index(name) for name in order]
+    content = {
+        "meta_info": {"dataset_name": "mine", "keypoint_id2name": {str(k): name for k, name in enumerate(order)}},
+        "instance_info": [{"frame_id": 1, "instances": mmpose_frame(A[0][frame])}],
+    }
+    (tmp_path / "clip.json").write_text(json.dumps(content))
+    (annotation,) = converted(tmp_path, tmp_path / "clip.json").annotations
+    np.testing.assert_allclose(annotation.keypoint[0, 0], A[0][:, :2], rtol=1e-5)
+    content["meta_info"] = {"dataset_name": "h36m", "keypoint_id2name": {str(k): f"joint_{k}" for k in range(17)}}
+    (tmp_path / "clip.json").write_text(json.dumps(content))
+    assert "found those of 'h36m' without nose" in refused(tmp_path / "clip.json", "--from", "mmpose-json")
 
 
 def test_an_id_given_twice_in_a_frame_is_one_person_and_another(tmp_path: Path) -> None:
@@ -669,6 +710,17 @@ def test_labels_from_a_table(tmp_path: Path) -> None:
     assert dataset.split == {"train": ("one",), "val": ("two",)}
 
 
+def test_indices_in_a_table_are_those_of_the_datasets_own_classes(tmp_path: Path) -> None:
+    dataset = AnnotationSet([long_sample("a", 9, label=0), long_sample("b", 9, label=1)], {}, ("wave", "run"), "coco")
+    save_annotations(dataset, tmp_path / "in.pkl")
+    table = tmp_path / "labels.csv"
+    table.write_text("a,1\nb,0\n")
+    found = converted(tmp_path, tmp_path / "in.pkl", "--labels", table)
+    assert (found.class_names, [a.label for a in found.annotations]) == (("wave", "run"), [1, 0])
+    table.write_text("a,1\nb,2\n")
+    assert "expected indices below 2, the number of classes, found 2" in refused(tmp_path / "in.pkl", "--labels", table)
+
+
 def test_half_precision(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(ALPHAPOSE))
     assert run(tmp_path / "a.json", "--half", "--out", tmp_path / "a.pkl").exit_code == 0
@@ -708,6 +760,7 @@ def test_unknown_things_that_are_no_json(tmp_path: Path) -> None:
         ([{**ALPHAPOSE[0], "image_id": name} for name in ("a_1.jpg", "b_1.jpg")], "found pictures of a, b"),
         (MMPOSE[0], "expected alphapose-json, found something else; choose another format by --from"),
         ([], "expected people, found none in any frame"),
+        ([{**ALPHAPOSE[0], "keypoints": [-0.5, 0.5, 1.0] * 17}], "expected coordinates in pixels or from 0 to 1"),
     ],
 )
 def test_json_that_makes_no_sense(tmp_path: Path, content: Any, message: str) -> None:

@@ -95,7 +95,7 @@ def test_a_table_with_numbers_keeps_them(tmp_path: Path) -> None:
     [
         ("", "expected rows of path, label"),
         ("a.mp4\n", "expected rows of path, label"),
-        ("elsewhere.mp4,wave\n", "none of its 1 paths is one of the 1 videos"),
+        ("elsewhere.mp4,wave\n", "expected paths such as 'a', found none .* but 'elsewhere.mp4'"),
     ],
 )
 def test_tables_that_do_not_fit(tmp_path: Path, text: str, message: str) -> None:
@@ -105,6 +105,29 @@ def test_tables_that_do_not_fit(tmp_path: Path, text: str, message: str) -> None
         label_clips(clips, tmp_path / "labels.csv")
     with pytest.raises(SkelactError, match="cannot be read"):
         label_clips(clips, tmp_path / "missing.csv")
+
+
+def test_names_and_numbers_are_not_mixed(tmp_path: Path) -> None:
+    clips = find_clips([videos(tmp_path / "v", "a.mp4", "b.mp4")])
+    (tmp_path / "labels.csv").write_text("a.mp4,wave\nb.mp4,1\n")
+    with pytest.raises(SkelactError, match="class names or indices, found both, 1 and 'wave'"):
+        label_clips(clips, tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("folder", ["", "nturgb+d/"])
+def test_some_names_of_ntu_among_others_keep_their_labels(
+    tmp_path: Path, folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"{folder}{name}.avi" for name in ("S001C001P001R001A001_rgb", "S001C002P003R002A060_rgb", "extra")]
+    told = label_clips(find_clips([videos(tmp_path / "v", *names)]))
+    assert told.source == "ntu"
+    assert dict(told.label) == {"S001C001P001R001A001": 0, "S001C002P003R002A060": 59}
+    assert "1 of 3 names are not those of NTU RGB+D" in caplog.text
+
+
+def test_folders_of_classes_say_more_than_names_of_ntu(tmp_path: Path) -> None:
+    told = label_clips(find_clips([videos(tmp_path / "v", "fall/S001C001P001R001A043_rgb.avi", "walk/mine.mp4")]))
+    assert told.class_names == ("fall", "walk")
 
 
 def test_names_are_unique(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import av
 import drawn_people
 import numpy as np
 import pytest
@@ -30,7 +33,8 @@ from skelact.cli import main
 from skelact.errors import SkelactError
 from skelact.live_page import LivePage, parse_address
 from skelact.streams import LatestFrames
-from skelact.structures import Frame, FramePoses
+from skelact.structures import Array, Frame, FramePoses
+from skelact.video import read_frames
 
 FPS = 15.0
 SIZE = (160, 120)
@@ -115,6 +119,18 @@ def test_a_stream_that_breaks_off_comes_back(camera: HttpStream, classifier: Pat
     assert max(event.stop_s for event in events) > 4.0, "there are events after the break"
 
 
+def test_what_was_done_before_a_stream_broke_off_is_told_at_once_and_time_goes_on(
+    camera: HttpStream, classifier: Path, estimator: Waving
+) -> None:
+    session = skelact.live(camera.url, classifier, duration_s=7.0, timeout_s=1.0, **SMALL)
+    threading.Timer(2.0, camera.cut).start()
+    started_s = time.monotonic()
+    told = [(event.kind, time.monotonic() - started_s) for event in session]
+    assert 6.5 < time.monotonic() - started_s < 10
+    assert {kind for kind, _ in told} == {"start", "end"}
+    assert max(told_s for _, told_s in told) < 6, "nothing had to wait for the end"
+
+
 def test_memory_is_bounded(camera: HttpStream, classifier: Path, estimator: Waving) -> None:
     session = skelact.live(camera.url, classifier, duration_s=4.0, **SMALL)
     list(session)
@@ -160,10 +176,61 @@ def test_a_video_plays_at_its_own_rate(tmp_path: Path) -> None:
     film = stand_ins.film(tmp_path / "film.mp4", drawn_people.scene_of("wave"), seconds=1.0)
     started_s = time.monotonic()
     with LatestFrames(film.path) as frames:
-        seen = [frame.time_s for frame in frames]
+        seen = [frame.time_s for frame in frames if frame]
     assert 0.85 < time.monotonic() - started_s < 2.5
     assert len(seen) > 5
     assert 0.8 < seen[-1] < 1.5
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[str]:
+    """The address of a server of files."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def pictures(seconds: float) -> list[Array]:
+    scene = drawn_people.scene_of("wave")
+    return [image for image, *_ in drawn_people.render(scene, round(seconds * 25), 25.0, (160, 120))]
+
+
+def test_a_video_from_an_address_plays_at_its_own_rate_upright_and_ends(tmp_path: Path, files: str) -> None:
+    drawn_people.write_video(tmp_path / "film.mp4", pictures(1.5), 25.0, rotation=90)
+    started_s = time.monotonic()
+    with LatestFrames(f"{files}/film.mp4") as frames:
+        seen = [frame for frame in frames if frame]
+    assert 1.2 < time.monotonic() - started_s < 5
+    assert 1.2 < seen[-1].time_s < 2
+    assert frames.num_reconnects == 0
+    shown = next(iter(read_frames(tmp_path / "film.mp4"))).image
+    assert seen[0].image.shape == shown.shape == (120, 160, 3)
+
+
+def test_a_live_playlist_comes_in_bursts_and_plays_at_its_own_rate(tmp_path: Path, files: str) -> None:
+    with av.open(str(tmp_path / "live.m3u8"), "w", format="hls", options={"hls_time": "1"}) as out:
+        stream = out.add_stream("libx264", rate=25, width=160, height=120, options={"g": "25"})
+        stream.pix_fmt = "yuv420p"
+        for image in pictures(6):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        out.mux(stream.encode(None))
+    playlist = tmp_path / "live.m3u8"
+    playlist.write_text(playlist.read_text().replace("#EXT-X-ENDLIST\n", ""))  # there is more to come
+    seen: list[float] = []
+    with LatestFrames(f"{files}/live.m3u8") as frames:
+        for frame in frames:
+            seen += [frame.time_s] if frame else []
+            if seen[-1] > 1.4:
+                break
+    assert len(seen) > 25
+    assert max(np.diff(seen)) < 0.5
+
+
+def test_other_protocols_are_told(tmp_path: Path) -> None:
+    with pytest.raises(SkelactError, match=r"ftp://x/y: expected a file or an address with http://"):
+        list(LatestFrames("ftp://x/y").__enter__())
 
 
 @pytest.mark.parametrize(
