@@ -69,7 +69,7 @@ DRAWN = {  # not what the sample videos show: waving, walking, shaking hands
 STYLED = {
     "hop": "skip", "jumps": "jump", "gallop": "gallop sideways", "run": "run", "walk": "walk", "wave": "wave",
     "jacks": "jumping jacks", "bend": "bend or pick up", "fall": "fall", "down_with_care": UNKNOWN,
-    "still": "be still", "busy_hands": UNKNOWN, "held": UNKNOWN,
+    "still": "be still",
 }  # fmt: skip
 FROM_NEAR = ("be still", "clap", "hug", "throw", "wave", UNKNOWN)  # can be told by the upper body
 ALONG = ("hop", "jumps", "gallop", "run", "walk")

@@ -242,47 +242,9 @@ def still(rng: np.random.Generator) -> Motion:
     return lambda t: blend(pose, moved, start + way * math.sin(t))
 
 
-def busy_hands(rng: np.random.Generator) -> Motion:
-    """Sitting, with the hands at work before the body, as in playing, eating or typing."""
-    leg = Limb(rng.uniform(70, 100), rng.uniform(4, 45), rng.uniform(-25, 30), rng.uniform(-40, 10))
-    seat = Pose(
-        left_leg=leg, right_leg=leg, lean=rng.uniform(-15, 40), sway=rng.uniform(-15, 15), turn=rng.uniform(-20, 20)
-    )
-    reach, per_s = rng.uniform(0.1, 0.5), rng.uniform(0.5, 4)
-
-    def arm() -> tuple[Limb, Limb]:
-        forward, out, bend, across = rng.uniform((0, 0, 30, -60), (60, 50, 120, 40))
-        moved = rng.uniform(-40, 40, 4) * reach
-        held = Limb(forward, out, forward + bend, across)
-        return held, Limb(forward + moved[0], out + moved[1], forward + bend + moved[2], across + moved[3])
-
-    (left, left_moved), (right, right_moved) = arm(), arm()
-    start, end = (
-        replace(seat, left_arm=left, right_arm=right),
-        replace(seat, left_arm=left_moved, right_arm=right_moved),
-    )
-    return lambda t: blend(start, end, 0.5 - 0.5 * math.cos(2 * math.pi * per_s * t))
-
-
-def held(rng: np.random.Generator) -> Motion:
-    """From one wide pose to the next, standing or on the ground, each held for a while, as in yoga."""
-
-    def pose() -> Pose:
-        left, right = _limb(rng, (-30, 180), (0, 110), 40), _limb(rng, (-30, 180), (0, 110), 40)
-        left_leg, right_leg = _limb(rng, (-40, 110), (0, 50), -100), _limb(rng, (-40, 110), (0, 50), -100)
-        return Pose(left, right, left_leg, right_leg, lean=rng.uniform(-20, 110), sway=rng.uniform(-30, 30), tilt=tilt)
-
-    tilt = float(rng.choice([0, 0, rng.uniform(-95, 95)]))
-    first, second = pose(), pose()
-    stops = np.cumsum([rng.uniform(0.3, 1.5), rng.uniform(0.8, 2), rng.uniform(0.3, 1.5), rng.uniform(0.8, 2)]).tolist()
-    motion = keyframes((0, first), *zip(stops, (first, second, second, first), strict=True))
-    start = rng.uniform(0, stops[-1])
-    return lambda t: motion(t + start)
-
-
 STYLES: dict[str, Style] = {
     "hop": hop, "jumps": jumps, "gallop": gallop, "run": run, "walk": walk, "wave": wave, "jacks": jacks, "bend": bend,
-    "fall": fall, "down_with_care": down_with_care, "still": still, "busy_hands": busy_hands, "held": held,
+    "fall": fall, "down_with_care": down_with_care, "still": still,
 }  # fmt: skip
 
 WEIZMANN: dict[str, Style] = {
