@@ -331,5 +331,5 @@ def _class_names_of(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
 def _first_line(error: Exception) -> str:
     """Of what PyTorch says, without the hundreds of names that may follow."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    names = lines[min(1, len(lines) - 1)].split(", ")
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    names = lines[min(1, len(lines) - 1)].split('", "')
+    return '", "'.join(names[:3]) + (f'" and {len(names) - 3} more' if len(names) > 3 else "")

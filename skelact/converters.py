@@ -432,7 +432,7 @@ def _with_labels(dataset: AnnotationSet, samples: Sequence[_Sample], table: str 
     if without:
         logger.warning("%d of %d samples have no label", without, len(annotations))
     class_names = labels.class_names
-    if dataset.class_names and all(name.isdecimal() for name in class_names):  # the table tells indices
+    if table and dataset.class_names and all(name.isdecimal() for name in class_names):  # indices
         if len(class_names) > len(dataset.class_names):
             raise SkelactError(
                 f"labels {table}: expected indices below {len(dataset.class_names)}, the number of classes, "

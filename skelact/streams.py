@@ -183,8 +183,8 @@ class LatestFrames:
                     raise SkelactError(f"{address}: expected a stream of pictures, found none in it")
                 deadline_s = time.monotonic() + self.timeout_s
                 stream, upright, pace = container.streams.video[0], Upright(), _Pace()
-                # A recording comes as fast as the network is, a live HLS stream in bursts.
-                is_recorded = container.duration is not None
+                # A recording comes as fast as the network is (but by RTSP), a live HLS stream in bursts.
+                is_recorded = bool(container.duration) and container.format.name != "rtsp"
                 is_paced = is_recorded or container.format.name == "hls"
                 for packet in container.demux(stream):
                     try:

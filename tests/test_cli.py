@@ -158,6 +158,40 @@ def test_threads_that_wait_let_others_have_the_core_unless_told_otherwise(told: 
     assert result.stdout.strip() == spins
 
 
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("only Linux has a device that is always full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "skelact", "weights", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: cannot write: the disk is full")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_has_its_own_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "predict", interrupted)
+    result = CliRunner().invoke(main, ["predict", "a.mp4"])
+    assert (result.exit_code, result.stderr) == (130, "Aborted!\n")
+
+
+@pytest.mark.parametrize("granularity", ["clip", "person"])
+def test_settings_of_timelines_say_nothing_of_one_answer(granularity: str) -> None:
+    result = CliRunner().invoke(main, ["predict", "a.mp4", "--granularity", granularity, "--min-duration", "2"])
+    assert result.exit_code == 2
+    assert f"--min-duration is of --granularity timeline, not of {granularity}" in result.stderr
+
+
+def test_info_of_a_video_names_the_command_for_it(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["info", str(tmp_path / "a.MP4")])
+    assert result.exit_code == 1
+    assert "found a video; predict tells what is in it" in result.stderr
+
+
 def test_the_library_is_there_on_first_use() -> None:
     assert skelact.predict is pipeline.predict
     assert skelact.load_checkpoint is load_checkpoint
