@@ -175,13 +175,15 @@ def measure(folds: Path, models: tuple[str, ...], losing: float, beyond: float, 
         for split in SPLITS
     )
     whole = Asked.all_of(known)
+    fold_of = np.repeat(range(len(known)), [len(part.labels) for part in known])
     right = np.mean([scores_of(logits) for logits in whole.logits], axis=0).argmax(1) == whole.labels
     for origin in sorted(set(whole.origins)):
         of_it = whole.origins == origin
         by_class = [right[of_it & (whole.labels == label)].mean() for label in set(whole.labels[of_it])]
         top1, mean_class = (round(float(x), 3) for x in (right[of_it].mean(), np.mean(by_class)))
+        of_folds = [float(right[of_it & (fold_of == fold)].mean()) for fold in sorted(set(fold_of[of_it]))]
         row = {"source": origin, "samples": int(of_it.sum()), "top1": top1, "mean_class": mean_class}
-        click.echo(json.dumps(row))
+        click.echo(json.dumps({**row, "deviation_of_folds": round(float(np.std(of_folds)), 3)}))
     lost: dict[tuple[str, str], list[Array]] = {}
     labels: dict[str, list[Array]] = {}
     for k in range(len(chosen)):
