@@ -17,7 +17,6 @@ FORMATS = (
     *("mediapipe-json", "annotations"),
 )
 
-SECONDS = cli_options.Number(0, min_open=True)
 LISTED_SUFFIXES = (".skeleton", ".json", ".avi", ".mp4")  # of files, in lists of samples to leave out
 
 
@@ -43,18 +42,22 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
 )
 @click.option("--to-layout", type=click.Choice(["coco", "openpose"]), help="Give the poses these 17 or 18 joints.")
 @click.option("--labels", type=click.Path(), metavar="CSV", help="Rows of path, label[, split]; names or indices.")
-@click.option("--fps", type=SECONDS, metavar="N", help="Frames per second, kept with them.")
+@click.option("--fps", type=cli_options.SECONDS, metavar="N", help="Frames per second, kept with them.")
 @click.option("--img-shape", callback=_size, metavar="HxW", help="Picture size in pixels, if the files don't tell.")
 @click.option("--exclude", type=click.Path(), metavar="LIST", help="Text file with samples to leave out, one a line.")
 @click.option(
     "--window",
     "window_s",
-    type=SECONDS,
+    type=cli_options.SECONDS,
     metavar="S",
     help="Cut the samples into windows of so many seconds, at 30 frames/s if they tell no rate.",
 )
 @click.option(
-    "--step", "step_s", type=SECONDS, metavar="S", help="From one window to the next. Default: half a window."
+    "--step",
+    "step_s",
+    type=cli_options.SECONDS,
+    metavar="S",
+    help="From one window to the next. Default: half a window.",
 )
 @click.option("--half", is_flag=True, help="float16 on disk: half the size; rounds to 1 px above 1024, 2 above 2048.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar, no messages but errors.")

@@ -22,6 +22,7 @@ class Number(click.FloatRange):
         return number
 
 
+SECONDS = Number(0, min_open=True)
 SEED = click.IntRange(0, 2**32 - 1)
 
 
@@ -149,11 +150,11 @@ window = click.option(
 )
 # Defaults of windows.py and timeline.py, whose import would slow down --help; a test compares them.
 step = click.option(
-    "--step", type=float, default=0.5, show_default=True, metavar="S", help="Seconds from one window to the next."
+    "--step", type=SECONDS, default=0.5, show_default=True, metavar="S", help="Seconds from one window to the next."
 )
 min_duration = click.option(
     "--min-duration",
-    type=float,
+    type=Number(0),
     default=1.0,
     show_default=True,
     metavar="S",
