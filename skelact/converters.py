@@ -422,7 +422,7 @@ def _with_labels(dataset: AnnotationSet, samples: Sequence[_Sample], table: str 
     """Labels and splits: of the table, else those that are there, else what names and folders tell."""
     if table is None and any(annotation.label is not None for annotation in dataset.annotations):
         return dataset
-    labels = label_clips([sample.clip for sample in samples], table)
+    labels = label_clips([sample.clip for sample in samples], table, dataset.class_names or ())
     if not labels.label:
         return dataset
     annotations = [
@@ -431,12 +431,5 @@ def _with_labels(dataset: AnnotationSet, samples: Sequence[_Sample], table: str 
     without = sum(annotation.label is None for annotation in annotations)
     if without:
         logger.warning("%d of %d samples have no label", without, len(annotations))
-    class_names = labels.class_names
-    if table and dataset.class_names and all(name.isdecimal() for name in class_names):  # indices
-        if len(class_names) > len(dataset.class_names):
-            raise SkelactError(
-                f"labels {table}: expected indices below {len(dataset.class_names)}, the number of classes, "
-                f"found {len(class_names) - 1}"
-            )
-        class_names = dataset.class_names
-    return replace(dataset, annotations=annotations, split=labels.split or dataset.split, class_names=class_names)
+    split, class_names = labels.split or dataset.split, labels.class_names
+    return replace(dataset, annotations=annotations, split=split, class_names=class_names)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from skelact.model import DILATIONS, NUM_SUBSETS, STGCNPP, Block, TemporalConv
 
 REACH = max(DILATIONS)  # frames to each side that a block sees
-MAX_ROOMS = 32  # a network has five for each number of people at once
+MAX_ROOMS = 64  # a network has six for each number of people at once
 VALUES_AT_ONCE = 4 * 100 * 64  # frames x channels, on the CPU: what lies between two steps should stay in its caches
 
 

@@ -87,21 +87,23 @@ def find_clips(sources: Sequence[str | Path]) -> list[Clip]:
     return clips
 
 
-def label_clips(clips: Sequence[Clip], table: str | Path | None = None) -> Labels:
+def label_clips(clips: Sequence[Clip], table: str | Path | None = None, known: Sequence[str] = ()) -> Labels:
     """Labels and splits from the first source that has any.
 
-    Some names of NTU RGB+D among others count where folders tell no two classes.
+    Some names of NTU RGB+D among others count where there are no folders, or one that can't be a class of them.
 
     Args:
         clips: to label.
         table: CSV of path, label and, optionally, split; a path is as given, below the named folder or beside the
             table, or a clip's name.
+        known: names of classes that the clips have already, which a table's indices are of.
     """
     if table is not None:
-        return _from_table(clips, Path(table))
+        return _from_table(clips, Path(table), known)
     samples = {clip.name: sample for clip in clips if (sample := ntu_sample(clip.name))}
     folders = _from_folders(clips)
-    if len(samples) == len(clips) or (samples and len(folders.class_names) < 2):
+    is_one_folder = len(folders.class_names) == 1 and not folders.split and 2 * len(samples) > len(clips)
+    if len(samples) == len(clips) or (samples and (is_one_folder or not folders.label)):
         label = {name: sample.label for name, sample in samples.items()}
         class_names = NTU120_CLASSES if is_ntu120(samples) else NTU60_CLASSES
         if len(samples) < len(clips):
@@ -116,7 +118,7 @@ def label_clips(clips: Sequence[Clip], table: str | Path | None = None) -> Label
     return folders
 
 
-def _from_table(clips: Sequence[Clip], table: Path) -> Labels:
+def _from_table(clips: Sequence[Clip], table: Path, known: Sequence[str]) -> Labels:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
@@ -152,24 +154,28 @@ def _from_table(clips: Sequence[Clip], table: Path) -> Labels:
     if unused:
         some = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
         logger.warning("labels %s: no video belongs to %d of its %d rows: %s", table, len(unused), len(rows), some)
-    texts = {row[1] for row in told.values()}
-    numbers = sorted(text for text in texts if text.isdecimal())
-    if numbers and len(numbers) < len(texts):
-        other = min(texts - set(numbers))
-        raise SkelactError(f"labels {table}: expected class names or indices, found both, {numbers[0]} and {other!r}")
-    if numbers:
-        last = max(map(int, texts))
-        if last >= MAX_CLASSES:
-            raise SkelactError(f"labels {table}: expected class names, or indices below {MAX_CLASSES}, found {last}")
-        class_names = tuple(map(str, range(last + 1)))
+    texts = sorted({row[1] for row in told.values()})
+    numbers = [text for text in texts if text.isdecimal()]
+    if known and set(texts) <= set(known):
+        class_names = tuple(known)
+        label_of = {text: known.index(text) for text in texts}
+    elif numbers == texts:
+        label_of = {text: int(text) for text in texts}
+        last, limit = max(label_of.values()), len(known) or MAX_CLASSES
+        if last >= limit:
+            raise SkelactError(f"labels {table}: expected class names, or indices below {limit}, found {last}")
+        class_names = tuple(known) or tuple(map(str, range(last + 1)))
     else:
-        class_names = tuple(sorted(texts))
+        if numbers:
+            logger.warning("labels %s: takes %s for a name, as others are", table, ", ".join(numbers[:3]))
+        class_names = tuple(texts)
+        label_of = {text: k for k, text in enumerate(texts)}
     split: dict[str, list[str]] = defaultdict(list)
     for name, row in told.items():
         if len(row) == 3 and row[2]:
             split[row[2]].append(name)
     return Labels(
-        {name: class_names.index(row[1]) for name, row in told.items()},
+        {name: label_of[row[1]] for name, row in told.items()},
         class_names,
         {name: tuple(names) for name, names in split.items()},
         "table",

@@ -188,16 +188,16 @@ def _parse(tokens: list[str]) -> tuple[int, list[_Body]]:
 
 
 def _join(bodies: list[_Body]) -> list[_Body]:
-    """Put together bodies that follow each other soon after and close by, the nearest first."""
+    """Put together bodies that follow each other soon after and close by: of those that start at once, the nearest."""
     pairs = []
     for i, earlier in enumerate(bodies):
         for k, body in enumerate(bodies):
             start, end = min(body), max(earlier)
             step = float(np.linalg.norm(earlier[end][0] - body[start][0]))  # of the spine's base
             if end < start <= end + LOST_FRAMES and step <= LOST_METRES:
-                pairs.append((step, i, k))
+                pairs.append((start, step, i, k))
     next_of: dict[int, int] = {}
-    for _, i, k in sorted(pairs):
+    for *_, i, k in sorted(pairs):
         if i not in next_of and k not in next_of.values():
             next_of[i] = k
     joined = []

@@ -57,8 +57,7 @@ LAYOUT_OF = {17: COCO, 26: COCO, 133: COCO, 136: COCO, 18: OPENPOSE, 25: BODY_25
 
 # What reading JSON of another shape than expected raises.
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-FRACTION = 2.0  # where hardly a joint is farther, they are fractions of the picture; nobody is two pixels large
-FEW = 0.1  # of the joints that are seen: so many may lie far outside of the picture, as estimators guess them there
+FRACTION = 2.0  # where most joints are nearer, they are fractions of the picture, though estimators guess some farther
 MAX_PIXELS = 1e6
 MAX_SPARSENESS = 100  # frames for each that has people; beyond, the numbers are not those of a video's frames
 LINK_FRAMES = 30  # how long somebody may be gone
@@ -351,9 +350,10 @@ def follow(poses: Poses, img_shape: tuple[int, int] | None) -> tuple[Array, Arra
     if not (np.abs(values) < MAX_PIXELS).all():
         raise SkelactError("expected coordinates in pixels, found NaN, infinity or more than a million")
     scale = np.ones(3)
-    seen = values[values[:, 2] > 0, :2]
-    if (np.abs(seen).max(1, initial=0) > FRACTION).mean() <= FEW:
-        if (seen < 0).any(1).mean() > FEW:
+    is_seen = values[:, 2] > 0
+    seen = values[is_seen if is_seen.any() else slice(None), :2]
+    if np.median(np.abs(seen).max(1)) <= FRACTION:
+        if (seen < 0).any(1).mean() > 0.5:  # as many are where 0 is the middle
             raise SkelactError("expected coordinates in pixels or from 0 to 1, found some from -1 to 1")
         if img_shape is None:
             raise SkelactError("its coordinates are fractions of the picture; give the picture's size by --img-shape")
@@ -386,7 +386,9 @@ def _timeline(frames: Sequence[Frame]) -> list[list[Person]]:
 def _link(timeline: Sequence[Sequence[Person]]) -> list[dict[int, Array]]:
     """Frame -> points (V, 3) of each person (``follow`` has the rule)."""
     tracks: dict[Hashable, dict[int, Array]] = {}
-    if len({person.track_id for persons in timeline for person in persons}) == 1 < max(map(len, timeline)):
+    several = sum(len(persons) > 1 for persons in timeline)
+    ids = {person.track_id for persons in timeline for person in persons}
+    if len(ids) == 1 and 2 * several > sum(map(bool, timeline)):
         # Everybody has the same one, as in AlphaPose's files without tracking.
         timeline = [[Person(person.points) for person in persons] for persons in timeline]
     for t, persons in enumerate(timeline):

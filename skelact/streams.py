@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ PROTOCOLS = (
 TIMEOUT_S = 10.0
 BACKOFF_S = (0.5, 15.0)  # before the first and at most before a later attempt to connect again
 TICK_S = 0.5  # who waits for a frame hears so often that none came
-MAX_AHEAD_S = 30.0  # pictures that seem to be due later than so were cut together with those before
+MAX_STEP_S = 2.0  # from one picture to the next; beyond, they were cut together
+SETTLE_S = 10.0  # of nothing but late pictures, until they are taken for what is possible
 
 
 class LatestFrames:
@@ -185,6 +187,10 @@ class LatestFrames:
                 stream, upright, pace = container.streams.video[0], Upright(), _Pace()
                 # A recording comes as fast as the network is (but by RTSP), a live HLS stream in bursts.
                 is_recorded = bool(container.duration) and container.format.name != "rtsp"
+                if is_recorded:
+                    self._reconnect = False  # or all of it would play again
+                    if self.num_read:  # the broadcast is over, and its playlist now has all of it
+                        return
                 is_paced = is_recorded or container.format.name == "hls"
                 for packet in container.demux(stream):
                     try:
@@ -201,7 +207,6 @@ class LatestFrames:
                         raise SkelactError(
                             f"{address}: expected pictures, found none that can be decoded in {self.timeout_s:g} s"
                         )
-                self._reconnect = self._reconnect and not is_recorded
         except (av.error.ExitError, av.error.TimeoutError):
             raise unanswered from None
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -213,19 +218,35 @@ class LatestFrames:
 
 
 class _Pace:
-    """When to show pictures that come faster than they play; those that come late are shown at once, and play on."""
+    """When to show pictures that come faster than they play.
+
+    Those that come late are shown at once, so that a stall is made up for; where all do for a while, the least late of
+    them is in time from then on.
+    """
 
     def __init__(self) -> None:
-        self._start_s: float | None = None
+        self._start_s = 0.0
+        self._last_s = -math.inf
+        self._late: tuple[float, float] | None = None  # since when all are, and by how much at least
 
     def wait_s(self, time_s: float | None) -> float:
         """How long to wait with the picture of that time."""
         now_s = time.monotonic()
         if time_s is None:
             return 0.0
-        if self._start_s is None or not 0 <= self._start_s + time_s - now_s <= MAX_AHEAD_S:
+        if abs(time_s - self._last_s) > MAX_STEP_S:
             self._start_s = now_s - time_s
-        return self._start_s + time_s - now_s
+        self._last_s = time_s
+        late_s = now_s - self._start_s - time_s
+        if late_s <= 0:
+            self._late = None
+            return -late_s
+        since_s, least_s = self._late or (now_s, late_s)
+        self._late = since_s, min(least_s, late_s)
+        if now_s - since_s > SETTLE_S:
+            self._start_s += self._late[1]
+            self._late = None
+        return 0.0
 
 
 def _is_address(source: str | int | Path) -> bool:

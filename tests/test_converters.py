@@ -161,6 +161,8 @@ def test_a_body_that_was_lost_and_found_nearby_is_one_person(tmp_path: Path) -> 
 
 
 def test_two_bodies_that_were_lost_at_once_are_found_where_each_was(tmp_path: Path) -> None:
+    pieces: Bodies = [{1: body(0)}] * 3 + [{}] + [{2: body(0.1)}] * 3 + [{}] + [{3: body(0)}] * 3
+    assert read_skeleton(written(tmp_path, pieces)).shape[0] == 1, "one person, lost twice"
     gone: Bodies = [{1: body(0), 2: body(0.4)}, {}, {3: body(0.4), 4: body(0)}]
     keypoint = read_skeleton(written(tmp_path, gone))
     assert keypoint.shape == (2, 3, 25, 3)
@@ -558,8 +560,12 @@ def test_what_ultralytics_really_writes(tmp_path: Path) -> None:
 
 
 def test_joints_that_mediapipe_guesses_far_below_a_picture_are_fractions_too(tmp_path: Path) -> None:
+    """As of somebody before a webcam, whose left side is out of the picture, too."""
     face = [dict(landmark) for landmark in FACE]
-    face[28] |= {"y": 2.6, "visibility": 0.05}
+    for low in range(25, 33):
+        face[low] |= {"y": 2.6, "visibility": 0.05}
+    for left in range(11, 24, 2):
+        face[left] |= {"x": -0.1}
     (tmp_path / "clip.json").write_text(json.dumps([face]))
     (annotation,) = converted(tmp_path, tmp_path / "clip.json", "--img-shape", "400x800").annotations
     np.testing.assert_allclose(annotation.keypoint[0, 0, 0], pose(300, 200, MEDIAPIPE)[0, :2], rtol=1e-4)
@@ -605,6 +611,10 @@ def test_an_id_that_everybody_has_is_none(tmp_path: Path) -> None:
     (tmp_path / "clip.json").write_text(json.dumps(people))
     (annotation,) = converted(tmp_path, tmp_path / "clip.json").annotations
     assert annotation.keypoint[:, :, 0, 0].tolist() == [[100, 105, 110], [900, 895, 890]]
+    alone = [alphapose_result(t, A[0], idx=1.0) for t in (0, 1, 40)]  # the gap is longer than people are followed
+    (tmp_path / "clip.json").write_text(json.dumps([*alone, alphapose_result(1, B[0], idx=1.0)]))
+    (annotation,) = converted(tmp_path, tmp_path / "clip.json").annotations
+    assert annotation.keypoint.shape[0] == 2, "of one box too many the id is still good"
 
 
 def test_mmpose_tells_which_joints_it_has(tmp_path: Path) -> None:
@@ -718,7 +728,9 @@ def test_indices_in_a_table_are_those_of_the_datasets_own_classes(tmp_path: Path
     found = converted(tmp_path, tmp_path / "in.pkl", "--labels", table)
     assert (found.class_names, [a.label for a in found.annotations]) == (("wave", "run"), [1, 0])
     table.write_text("a,1\nb,2\n")
-    assert "expected indices below 2, the number of classes, found 2" in refused(tmp_path / "in.pkl", "--labels", table)
+    assert "expected class names, or indices below 2, found 2" in refused(tmp_path / "in.pkl", "--labels", table)
+    table.write_text("a,run\nb,run\n")
+    assert converted(tmp_path, tmp_path / "in.pkl", "--labels", table).class_names == ("wave", "run")
 
 
 def test_half_precision(tmp_path: Path) -> None:

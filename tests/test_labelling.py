@@ -107,11 +107,12 @@ def test_tables_that_do_not_fit(tmp_path: Path, text: str, message: str) -> None
         label_clips(clips, tmp_path / "missing.csv")
 
 
-def test_names_and_numbers_are_not_mixed(tmp_path: Path) -> None:
+def test_a_number_among_names_is_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clips = find_clips([videos(tmp_path / "v", "a.mp4", "b.mp4")])
-    (tmp_path / "labels.csv").write_text("a.mp4,wave\nb.mp4,1\n")
-    with pytest.raises(SkelactError, match="class names or indices, found both, 1 and 'wave'"):
-        label_clips(clips, tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_text("a.mp4,fist\nb.mp4,1\n")
+    told = label_clips(clips, tmp_path / "labels.csv")
+    assert (told.class_names, dict(told.label)) == (("1", "fist"), {"a": 1, "b": 0})
+    assert "takes 1 for a name, as others are" in caplog.text
 
 
 @pytest.mark.parametrize("folder", ["", "nturgb+d/"])
@@ -128,6 +129,8 @@ def test_some_names_of_ntu_among_others_keep_their_labels(
 def test_folders_of_classes_say_more_than_names_of_ntu(tmp_path: Path) -> None:
     told = label_clips(find_clips([videos(tmp_path / "v", "fall/S001C001P001R001A043_rgb.avi", "walk/mine.mp4")]))
     assert told.class_names == ("fall", "walk")
+    one_class = ("fall/S001C001P001R001A043_rgb.avi", "fall/a.mp4", "fall/b.mp4")
+    assert label_clips(find_clips([videos(tmp_path / "one", *one_class)])).class_names == ("fall",)
 
 
 def test_names_are_unique(tmp_path: Path) -> None:

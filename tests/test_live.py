@@ -29,10 +29,11 @@ from test_report import CHROMIUM, FLAGS, wait_until
 
 import skelact
 import skelact.live_session
+import skelact.streams
 from skelact.cli import main
 from skelact.errors import SkelactError
 from skelact.live_page import LivePage, parse_address
-from skelact.streams import LatestFrames
+from skelact.streams import LatestFrames, _Pace
 from skelact.structures import Array, Frame, FramePoses
 from skelact.video import read_frames
 
@@ -226,6 +227,24 @@ def test_a_live_playlist_comes_in_bursts_and_plays_at_its_own_rate(tmp_path: Pat
                 break
     assert len(seen) > 25
     assert max(np.diff(seen)) < 0.5
+
+
+def test_late_pictures_are_shown_at_once_and_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(skelact.streams.time, "monotonic", lambda: clock[0])
+    pace = _Pace()
+
+    def shown_s(time_s: float, comes_s: float) -> float:
+        clock[0] = max(clock[0], comes_s)
+        clock[0] += pace.wait_s(time_s)
+        return clock[0]
+
+    assert [shown_s(k, 0.0) for k in range(3)] == [0, 1, 2], "a burst"
+    assert [shown_s(k, 5.5) for k in (3, 4, 5, 6)] == [5.5, 5.5, 5.5, 6], "a stall"
+    assert [shown_s(k, 6.0) for k in (70, 71)] == [6, 7], "a cut"
+    late = [shown_s(k, k - 60) for k in range(72, 90)]
+    assert late[:3] == [12, 13, 14]
+    assert [shown_s(k, 29.0) for k in (90, 91)] == [30, 31], "always late is in time, after a while"
 
 
 def test_other_protocols_are_told(tmp_path: Path) -> None:
