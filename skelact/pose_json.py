@@ -292,7 +292,9 @@ def json_format(content: Any) -> str | None:
     for name, reader in READERS.items():
         try:
             poses = reader(content)
-        except (SkelactError, *MALFORMED):
+        except SkelactError:  # of that format, but refused; who reads it is told why
+            return name
+        except MALFORMED:
             continue
         if poses and any(frame.persons for frame in poses.frames):
             return name

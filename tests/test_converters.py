@@ -629,7 +629,7 @@ def test_mmpose_tells_which_joints_it_has(tmp_path: Path) -> None:
     np.testing.assert_allclose(annotation.keypoint[0, 0], A[0][:, :2], rtol=1e-5)
     content["meta_info"] = {"dataset_name": "h36m", "keypoint_id2name": {str(k): f"joint_{k}" for k in range(17)}}
     (tmp_path / "clip.json").write_text(json.dumps(content))
-    assert "found those of 'h36m' without nose" in refused(tmp_path / "clip.json", "--from", "mmpose-json")
+    assert "found those of 'h36m' without nose" in refused(tmp_path / "clip.json")
 
 
 def test_an_id_given_twice_in_a_frame_is_one_person_and_another(tmp_path: Path) -> None:
