@@ -48,7 +48,7 @@ def extract_poses(sources: tuple[str, ...], out: str, quiet: bool, **options: An
 
     \b
     Example:
-        skelact extract-poses videos/ --out dataset.pkl --group-by "^[^_]+"
+        skelact extract-poses videos/ --out dataset.pkl --group-by "/([^_]+)_"
     """
     if options["ray_address"] and options["engine"] != "ray":
         raise click.UsageError("--ray-address is of --engine ray")

@@ -129,7 +129,8 @@ def _check_same_samples(dumps: Sequence[ScoreDump], names: Sequence[str]) -> Non
                 k = differing[0]
                 raise SkelactError(
                     f"{name}: expected the samples of {told[0][0]} in their order, found others: sample {k} has "
-                    f"{what} {value[k]}, there it has {told[0][1][k]}"
+                    f"{what} {value[k]}, there it has {told[0][1][k]}; of models and a dataset that number classes "
+                    "in other ways, skelact test --model A --model B fuses the scores"
                 )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from skelact import files
 from skelact.backends import BACKENDS, PRECISIONS, Detections, OpenVinoNetwork, exported, has_openvino, quantised
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
@@ -20,7 +21,7 @@ from skelact.shipped import shipped, shipped_path
 from skelact.skeleton import COCO
 from skelact.structures import Array, Frame, FramePoses
 from skelact.video import read_ahead
-from skelact.weights import YOLO26N_POSE, cache_folder, fetch_patiently, offline
+from skelact.weights import YOLO26N_POSE, cache_folder, fetch_patiently, is_whole, offline
 from skelact.yolo import load_ultralytics
 
 logger = logging.getLogger("skelact")
@@ -70,7 +71,9 @@ def choose_pose_model(name: str | Path) -> tuple[str, str | None]:
 
 
 def _automatic() -> tuple[str, str]:
-    if (cache_folder() / YOLO26N_POSE.file_name).is_file():
+    if Path(YOLO26N_POSE.name).is_file():  # as ultralytics would take it
+        return YOLO26N_POSE.name, "the weights lie in the working folder"
+    if is_whole(YOLO26N_POSE, cache_folder() / YOLO26N_POSE.file_name):
         return YOLO26N_POSE.name, "the published weights are in the cache"
     try:
         fetch_patiently(YOLO26N_POSE)
@@ -300,7 +303,12 @@ def _load(
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
     network = _Yolo(path, name, device, precision)  # a bad file is told of here, whoever stumbled over it first
     if reason:
-        logger.warning("pose model %s: OpenVINO does not take it (%s); PyTorch does", name, reason)
+        logger.warning(
+            "pose model %s: OpenVINO does not take it (%s); PyTorch does. Without %s it is exported anew",
+            name,
+            reason,
+            files.cache_folder() / "openvino",
+        )
     return network
 
 

@@ -10,6 +10,7 @@ import difflib
 import os
 import threading
 import time
+import zipfile
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
@@ -17,7 +18,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from skelact.errors import SkelactError
@@ -171,7 +172,7 @@ YOLO26N_POSE = PublishedModel(
 
 def offline() -> bool:
     """Whether ``SKELACT_OFFLINE`` (or ``--offline``, which sets it) forbids the network."""
-    return os.environ.get("SKELACT_OFFLINE", "0") not in ("", "0")
+    return os.environ.get("SKELACT_OFFLINE", "0").lower() not in ("", "0", "false", "no")
 
 
 def cache_folder() -> Path:
@@ -259,39 +260,56 @@ def fetch_patiently(model: PublishedModel, progress: bool = True) -> Path:
     Raises:
         SkelactError: it is not to be had now. What came is kept.
     """
-    path = cache_folder() / model.file_name
-    part = path.with_name(path.name + ".part")
-    failure: list[BaseException] = []
-
-    def receive() -> None:
-        try:
-            _receive(model, part, progress)
-        except BaseException as error:
-            failure.append(error)
-
     if offline():
         raise _no_download(model, "offline")
+    path = cache_folder() / model.file_name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        thread = threading.Thread(target=receive, daemon=True)  # a name server's answer can't be waited for shorter
-        thread.start()
-        size, since = -1, time.monotonic()
-        while thread.is_alive():
-            thread.join(0.05)
-            now = part.stat().st_size if part.exists() else 0
-            if now != size:
-                size, since = now, time.monotonic()
-            if thread.is_alive() and time.monotonic() - since > PATIENCE_S:
-                raise _no_download(model, f"nothing came for {PATIENCE_S:g} s")
-        if failure:
-            raise failure[0] if isinstance(failure[0], OSError | SkelactError) else _no_download(model, failure[0])
-        if not sha256_of(part).startswith(model.sha256):
-            part.unlink()
-            raise _no_download(model, "the content is not what was published")
-        os.replace(part, path)
+        with FileLock(f"{path}.lock", timeout=PATIENCE_S):
+            if not is_whole(model, path):  # whoever held the lock may have fetched it
+                _receive_patiently(model, path, progress)
+    except Timeout:
+        raise _no_download(model, "another program is at it") from None
     except OSError as error:
         raise SkelactError(f"cannot write {path}: {error.strerror or error}") from error
     return path
+
+
+def is_whole(model: PublishedModel, path: Path) -> bool:
+    """Whether a file is what was published, as far as its hash is known; else whether it is a whole archive."""
+    if not path.is_file():
+        return False
+    return sha256_of(path).startswith(model.sha256) if model.sha256 else zipfile.is_zipfile(path)
+
+
+def _receive_patiently(model: PublishedModel, path: Path, progress: bool) -> None:
+    part = path.with_name(path.name + ".part")
+    failure: list[BaseException] = []
+    given_up = threading.Event()
+
+    def receive() -> None:
+        try:
+            _receive(model, part, progress, given_up)
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=receive, daemon=True)  # a name server's answer can't be waited for shorter
+    thread.start()
+    size, since = -1, time.monotonic()
+    while thread.is_alive():
+        thread.join(0.05)
+        now = part.stat().st_size if part.exists() else 0
+        if now != size:
+            size, since = now, time.monotonic()
+        if thread.is_alive() and time.monotonic() - since > PATIENCE_S:
+            given_up.set()
+            raise _no_download(model, f"nothing came for {PATIENCE_S:g} s")
+    if failure:
+        raise failure[0] if isinstance(failure[0], OSError | SkelactError) else _no_download(model, failure[0])
+    if not is_whole(model, part):
+        part.unlink()
+        raise _no_download(model, "the content is not what was published")
+    os.replace(part, path)
 
 
 def resolve(name_or_path: str | Path, progress: bool = True) -> list[ResolvedModel]:
@@ -377,8 +395,8 @@ def _download(model: PublishedModel, part: Path, progress: bool) -> None:
             time.sleep(delay_s)
 
 
-def _receive(model: PublishedModel, part: Path, progress: bool) -> None:
-    """One request for what ``part`` lacks."""
+def _receive(model: PublishedModel, part: Path, progress: bool, given_up: threading.Event | None = None) -> None:
+    """One request for what ``part`` lacks; nothing more is written once it is given up."""
     start = part.stat().st_size if part.exists() else 0
     try:
         headers = {"User-Agent": "skelact"} | ({"Range": f"bytes={start}-"} if start else {})
@@ -412,11 +430,16 @@ def _receive(model: PublishedModel, part: Path, progress: bool) -> None:
         )
         with bar, part.open("ab" if start else "wb") as file:
             while chunk := _read(response):
+                if given_up and given_up.is_set():
+                    return
                 file.write(chunk)
                 bar.update(len(chunk))
     size = part.stat().st_size
     if total is not None and size < total:
         raise _TransferError(f"the connection closed after {size} of {total} bytes")
+    if total is not None and size > total:
+        part.unlink()
+        raise _TransferError(f"{size} bytes came instead of {total}")
 
 
 def _read(response: HTTPResponse) -> bytes:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 
 import skelact.pose
 from skelact import shipped as shipping
@@ -21,7 +24,17 @@ from skelact.files import sha256_of
 from skelact.pose import choose_pose_model
 from skelact.weights import YOLO26N_POSE, cache_folder, fetch, offline, resolve
 
-PUBLISHED = b"what ultralytics publishes" * 1000
+
+def archive(content: bytes) -> bytes:
+    """As torch writes its files."""
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as members:
+            members.writestr("data", content)
+        return file.getvalue()
+
+
+PUBLISHED = archive(b"what ultralytics publishes" * 1000)
+JUNK = b"<html>log in</html>"
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +79,10 @@ def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     class Request(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
+            if manner[0] in ("junk", "cut"):  # of no length that is told
+                self.end_headers()
+                self.wfile.write(JUNK if manner[0] == "junk" else PUBLISHED[:-9])
+                return
             self.send_header("Content-Length", str(len(PUBLISHED)))
             self.end_headers()
             self.wfile.write(PUBLISHED[: len(PUBLISHED) // 2])
@@ -116,6 +133,43 @@ def test_the_published_pose_model_is_taken_where_it_can_be_had(publisher: list[s
     assert (name, why) == ("yolo26n-pose.pt", "the published weights were downloaded")
     assert (cache_folder() / "yolo26n-pose.pt").read_bytes() == PUBLISHED
     assert choose_pose_model("auto") == ("yolo26n-pose.pt", "the published weights are in the cache")
+
+
+@pytest.mark.parametrize("manner", ["junk", "cut"])
+def test_what_is_not_whole_is_not_kept(publisher: list[str], manner: str) -> None:
+    publisher[0] = manner
+    name, why = choose_pose_model("auto")
+    assert name == "skelact-pose"
+    assert "the content is not what was published" in str(why)
+    assert not list(cache_folder().glob("*.pt*part")) + list(cache_folder().glob("*.pt"))
+    publisher[0] = "serve"
+    assert choose_pose_model("auto")[0] == "yolo26n-pose.pt"
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_anew(publisher: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    choose_pose_model("auto")
+    path = cache_folder() / "yolo26n-pose.pt"
+    path.write_bytes(JUNK)
+    with monkeypatch.context() as context:
+        context.setenv("SKELACT_OFFLINE", "1")
+        assert choose_pose_model("auto")[0] == "skelact-pose"
+    assert choose_pose_model("auto") == ("yolo26n-pose.pt", "the published weights were downloaded")
+    assert path.read_bytes() == PUBLISHED
+
+
+def test_two_programs_do_not_write_one_file(publisher: list[str]) -> None:
+    cache_folder().mkdir(parents=True)
+    with FileLock(cache_folder() / "yolo26n-pose.pt.lock"):
+        name, why = choose_pose_model("auto")
+    assert name == "skelact-pose"
+    assert "another program is at it" in str(why)
+
+
+def test_weights_in_the_working_folder_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SKELACT_OFFLINE", "1")
+    Path("yolo26n-pose.pt").write_bytes(PUBLISHED)
+    assert choose_pose_model("auto") == ("yolo26n-pose.pt", "the weights lie in the working folder")
 
 
 def test_a_network_that_hangs_costs_its_patience_and_no_more(publisher: list[str]) -> None:
