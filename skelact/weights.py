@@ -428,10 +428,10 @@ def _receive(model: PublishedModel, part: Path, progress: bool, given_up: thread
             unit_scale=True,
             disable=None if progress else True,  # None: where stderr is no terminal
         )
+        if given_up and given_up.is_set():
+            return
         with bar, part.open("ab" if start else "wb") as file:
-            while chunk := _read(response):
-                if given_up and given_up.is_set():
-                    return
+            while (chunk := _read(response)) and not (given_up and given_up.is_set()):
                 file.write(chunk)
                 bar.update(len(chunk))
     size = part.stat().st_size

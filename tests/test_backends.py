@@ -192,7 +192,8 @@ def test_where_openvino_fails_pytorch_goes_on(
         model = PoseModel(weights, "cpu")
     assert model.provenance["pose_backend"] == "torch"
     assert [record.getMessage() for record in caplog.records] == [
-        f"pose model {weights}: OpenVINO does not take it (RuntimeError: no operator of that name); PyTorch does"
+        f"pose model {weights}: OpenVINO does not take it (RuntimeError: no operator of that name); PyTorch does. "
+        f"Without {cache_folder() / 'openvino'} it is exported anew"
     ]
     with pytest.raises(SkelactError, match="no operator of that name"):
         PoseModel(weights, "cpu", "openvino")
