@@ -25,9 +25,10 @@ from plain_stgcnpp import PlainSTGCNPP
 from skelact.answers import predict_sequence
 from skelact.classifier import Classifier
 from skelact.clips import prepare_clips
-from skelact.pipeline import DEFAULT_MODEL, estimate_poses
+from skelact.pipeline import estimate_poses
 from skelact.pose import MAX_PERSONS, MIN_BBOX_SCORE, PoseModel
 from skelact.runner import available_cores
+from skelact.shipped import DEFAULT_MODEL
 from skelact.structures import Array, Frame, SourceResult
 from skelact.video import probe_video
 from skelact.yolo import load_ultralytics

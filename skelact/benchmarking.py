@@ -24,10 +24,11 @@ from tqdm import tqdm
 from skelact.answers import predict_sequence
 from skelact.classifier import Classifier
 from skelact.clips import prepare_clips, tracks_keypoint
-from skelact.pipeline import DEFAULT_MODEL, DEFAULT_POSE_MODEL, FollowedFrames, estimate_poses
+from skelact.pipeline import DEFAULT_POSE_MODEL, FollowedFrames, estimate_poses
 from skelact.pose import PoseModel
 from skelact.render import Overlay, draw_result
 from skelact.runner import available_cores
+from skelact.shipped import DEFAULT_MODEL
 from skelact.structures import Frame, SourceResult
 from skelact.timeline import TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER

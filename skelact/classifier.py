@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +22,13 @@ from skelact.files import sha256_of
 from skelact.folded import fold
 from skelact.model import STGCNPP, count_operations, count_parameters
 from skelact.pose import choose_device
+from skelact.shipped import DEFAULT_MODEL
 from skelact.skeleton import COCO, Layout, as_layout
 from skelact.structures import Array, PoseSequence
 from skelact.weights import PublishedModel, resolve
 from skelact.windows import WINDOW_S
+
+logger = logging.getLogger("skelact")
 
 # What the published NTU60 checkpoints were trained on: HRNet's poses on Kinect's 1080p video.
 NTU60_2D_TRAINING = {"pose_model": "HRNet", "img_shape": (1080, 1920)}
@@ -109,6 +113,10 @@ class Classifier:
                 )
         self.scored = _class_indices(self.class_names, classes)
         self.device = choose_device(device)
+        if DEFAULT_MODEL in models:
+            actions = [name for name in self.class_names if name != UNKNOWN]
+            told = "model %s: %d actions; `skelact weights list` tells of others, such as ntu60-2d-two-stream"
+            logger.info(told, DEFAULT_MODEL, len(actions))
         self.networks = [_for_prediction(member.checkpoint).to(self.device) for member in self.members]
 
     @property
@@ -324,7 +332,7 @@ def _load_member(
         load = load_exported if is_exported(path) else load_checkpoint
         return load(path, stream, layout, class_names)
     checkpoint = load_checkpoint(path, published.stream, layout, class_names or published.class_names)
-    provenance = {"source": published.url, "dataset": "NTU RGB+D 60 xsub", "top1": published.top1}
+    provenance: dict[str, Any] = {"source": published.url, "dataset": "NTU RGB+D 60 xsub", "top1": published.top1}
     if checkpoint.clips.dims == 2:
         provenance.update(NTU60_2D_TRAINING)
     return replace(checkpoint, provenance=provenance)

@@ -221,7 +221,7 @@ def predict(
         ) from None
     predictions = pipeline.predict(
         sources,
-        models or pipeline.DEFAULT_MODEL,
+        models,
         classes=chosen,
         clips=int(clips),
         layout=load_layout(layout) if layout else None,

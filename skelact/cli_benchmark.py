@@ -38,11 +38,9 @@ def benchmark(
         skelact benchmark video.mp4 --json benchmark.json
     """
     import skelact
-    from skelact import pipeline, writers
+    from skelact import writers
 
-    report = skelact.benchmark(
-        source, models or pipeline.DEFAULT_MODEL, clips=int(clips), progress=not quiet, **options
-    )
+    report = skelact.benchmark(source, models, clips=int(clips), progress=not quiet, **options)
     if json_path:
         writers.write_json(report.to_json(), json_path)
     if json_path != "-":

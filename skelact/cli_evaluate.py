@@ -30,14 +30,7 @@ def _outputs(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.argument("data", metavar="DATA.pkl", type=click.Path())
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    required=True,
-    metavar="NAME|PATH",
-    help="Zoo name or checkpoint (skelact's, mmaction2's, PYSKL's); several are fused.",
-)
+@cli_options.models
 @cli_options.fusion_weights
 @click.option("--split", metavar="NAME", help="To test on. Default: the validation split, else all samples.")
 @cli_options.stream

@@ -119,7 +119,7 @@ def live(
             click.echo(f"serving on {page.url}", err=True)
         session = library.live(
             source,
-            models or library.DEFAULT_MODEL,
+            models,
             classes=names,
             layout=load_layout(layout) if layout else None,
             unknown_below=unknown_below,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skelact.shipped import DEFAULT_MODEL
+
 if TYPE_CHECKING:
     from skelact.roi import Region
 
@@ -179,9 +181,10 @@ models = click.option(
     "--model",
     "models",
     multiple=True,
+    default=(DEFAULT_MODEL,),
     metavar="NAME|PATH",
     help="Name of `weights list`, checkpoint (also mmaction2's, PYSKL's) or export; several are fused. "
-    "Default: skelact-daily, which ships.",
+    f"Default: {DEFAULT_MODEL}, which ships.",
 )
 tracker = click.option(
     "--tracker",

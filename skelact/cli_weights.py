@@ -46,10 +46,11 @@ def list_weights(json_path: str | None) -> None:
         skelact weights list --json -
     """
     from skelact.shipped import shipped
-    from skelact.weights import ZOO, cache_folder
+    from skelact.weights import YOLO26N_POSE, ZOO, cache_folder
     from skelact.writers import write_json
 
-    rows = [*(_describe_shipped(model) for model in shipped().values()), *(_describe(model) for model in ZOO.values())]
+    published = map(_describe, (*ZOO.values(), YOLO26N_POSE))
+    rows = [*map(_describe_shipped, shipped().values()), *published]
     if json_path is not None:
         write_json({"schema_version": SCHEMA_VERSION, "folder": str(cache_folder()), "models": rows}, json_path)
         return
@@ -133,13 +134,16 @@ def show_weights(name: str) -> None:
         skelact weights show skelact-daily
     """
     from skelact.shipped import folder, shipped
-    from skelact.weights import ZOO, streams
+    from skelact.weights import YOLO26N_POSE, ZOO, streams
 
     if name in shipped():
         model = shipped()[name]
         class_names = model.class_names
         card = folder() / model.card
         text = card.read_text(encoding="utf-8").strip() if model.card and card.is_file() else ""
+    elif name == YOLO26N_POSE.name:
+        class_names = ()
+        text = f"Published by ultralytics, a pose model: {YOLO26N_POSE.source}."
     else:
         first = streams(name)[0][0]
         row = _describe(ZOO[name])
@@ -194,7 +198,7 @@ def _describe(model: PublishedModel | FusedModel) -> dict[str, Any]:
             problem = str(error)
     return {
         "name": model.name,
-        "stream": fusion if len(members) > 1 else first.stream,
+        "stream": fusion if len(members) > 1 else first.stream or "pose",
         "layout": first.layout,
         "num_classes": len(first.class_names),
         "top1": model.top1,

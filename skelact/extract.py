@@ -151,7 +151,7 @@ def extract_poses(
     groups = groups_of(clips, group_by)
     Tracker(tracker)
     # Here too, so that a wrong model ends all at once; asked as the tasks ask, so that this process loads it once.
-    pose_model, _ = choose_pose_model(pose_model)
+    pose_model, why = choose_pose_model(pose_model)
     if precision == "int8":
         PoseModel(pose_model, device, backend, precision, calibrate_on=clips[0].path)
     estimator = _estimator(pose_model, choose_device(device), backend, precision)
@@ -225,6 +225,7 @@ def extract_poses(
         provenance = {
             "skelact": skelact.__version__,
             **estimator.provenance,
+            **({"pose_model_chosen": why} if why else {}),
             **{"tracker": tracker, "stride": stride, "max_frames": max_frames, "num_person": num_person},
             "cleaning": asdict(Cleaning()) if clean else None,
             **{"labels": told.source, "group_by": group_by, "seed": seed, "command": list(command)},

@@ -18,8 +18,9 @@ import numpy as np
 from skelact.classifier import Classifier, check_takes_video
 from skelact.cleaning import OneEuro, clean_track, fill_gaps
 from skelact.errors import SkelactError
-from skelact.pipeline import DEFAULT_MODEL, DEFAULT_POSE_MODEL, checked_threshold
+from skelact.pipeline import DEFAULT_POSE_MODEL, checked_threshold
 from skelact.pose import PoseModel
+from skelact.shipped import DEFAULT_MODEL
 from skelact.skeleton import COCO, Layout
 from skelact.streams import TIMEOUT_S, LatestFrames
 from skelact.structures import Array, Frame, FramePoses, PoseSequence, Track, VideoInfo

@@ -30,6 +30,7 @@ from skelact.persons import rank_tracks
 from skelact.pose import PoseModel, check_backend, choose_pose_model
 from skelact.roi import Region, keep_inside
 from skelact.runner import Lost, check_engine, run_tasks
+from skelact.shipped import DEFAULT_MODEL
 from skelact.shots import difference, find_cuts, thumbnail
 from skelact.skeleton import COCO, Layout, as_layout
 from skelact.structures import (
@@ -51,7 +52,6 @@ from skelact.writers import answers_before, to_json, versions, write_json, write
 
 logger = logging.getLogger("skelact")
 
-DEFAULT_MODEL = "skelact-daily"
 DEFAULT_POSE_MODEL = "auto"
 FPS_TOLERANCE = 0.01  # of a rate that a container tells
 MIN_POSE_FPS = 12.5  # poses a second with which people are still followed

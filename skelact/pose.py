@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from skelact.shipped import shipped, shipped_path
 from skelact.skeleton import COCO
 from skelact.structures import Array, Frame, FramePoses
 from skelact.video import read_ahead
-from skelact.weights import YOLO26N_POSE, cache_folder, fetch_patiently, is_whole, offline
+from skelact.weights import YOLO26N_POSE, cache_folder, fetch_patiently, is_whole, offline, yolo_pose
 from skelact.yolo import load_ultralytics
 
 logger = logging.getLogger("skelact")
@@ -71,7 +72,7 @@ def choose_pose_model(name: str | Path) -> tuple[str, str | None]:
 
 
 def _automatic() -> tuple[str, str]:
-    if Path(YOLO26N_POSE.name).is_file():  # as ultralytics would take it
+    if is_whole(YOLO26N_POSE, Path(YOLO26N_POSE.name)):  # as ultralytics would take it
         return YOLO26N_POSE.name, "the weights lie in the working folder"
     if is_whole(YOLO26N_POSE, cache_folder() / YOLO26N_POSE.file_name):
         return YOLO26N_POSE.name, "the published weights are in the cache"
@@ -126,7 +127,7 @@ class PoseModel:
         threads = torch.get_num_threads()
         path = _find(self.name)
         try:
-            with _told_clearly(self.name):
+            with _told_clearly(self.name if self.name == path else f"{self.name} ({path})"):
                 self._network = _load(path, self.name, self.device, backend, precision, live, calibrate_on)
         finally:
             # Selecting the CPU, ultralytics takes a thread away from torch, for the classifier and training too.
@@ -343,8 +344,12 @@ def _find(name: str) -> str:
     path = Path(name).expanduser()
     if path.suffix.lower() in (".yaml", ".yml"):
         raise SkelactError(f"pose model {name}: expected weights, found an architecture; train it first")
-    if path.exists() or name.lower().startswith(REMOTE):
-        return str(path) if path.exists() else name
+    if path.exists():
+        return str(path)
+    if name.lower().startswith(REMOTE):
+        if offline():
+            raise SkelactError(f"pose model {name}: at an address, and offline; give the path of a file")
+        return name
     file_name = name if path.suffix else f"{name}.pt"
     if name in shipped():
         if shipped()[name].kind != "pose":
@@ -352,11 +357,13 @@ def _find(name: str) -> str:
         return str(shipped_path(name))
     if file_name in GITHUB_ASSETS_NAMES:
         cached = cache_folder() / file_name
-        if not cached.exists() and offline():
-            raise SkelactError(f"pose model {name}: not in {cached.parent}, and offline; put the file there")
-        if not cached.exists() and "pose" not in file_name:
+        if os.path.exists(cached):  # Path.exists() raises where the folder can't be read
+            return str(cached)
+        if "pose" not in file_name:
             raise SkelactError(f"pose model {name}: expected a pose model, such as yolo26n-pose.pt")
-        return str(cached)
+        if offline():
+            raise SkelactError(f"pose model {name}: not in {cached.parent}, and offline; put the file there")
+        return str(fetch_patiently(yolo_pose(file_name)))
     raise SkelactError(
         f"pose model {name}: no such file or folder, and ultralytics publishes none of that name; try yolo26n-pose.pt"
     )

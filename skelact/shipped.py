@@ -15,6 +15,7 @@ from skelact.errors import SkelactError
 from skelact.files import sha256_of
 
 INDEX = "index.json"
+DEFAULT_MODEL = "skelact-daily"
 # In a wheel, and in a checkout that is installed with `pip install -e`.
 FOLDERS = (Path(__file__).parent / "shipped", Path(__file__).parents[1] / "weights")
 

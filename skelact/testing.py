@@ -19,6 +19,7 @@ from skelact.evaluate import Evaluation, score_samples
 from skelact.files import check_writable
 from skelact.metrics import report
 from skelact.plots import check_picture, plot_confusion
+from skelact.shipped import DEFAULT_MODEL
 from skelact.skeleton import Layout
 from skelact.structures import Array
 
@@ -29,7 +30,7 @@ VALIDATION_SPLITS = ("val", "test", "xsub_val")  # that samples are taken from, 
 
 def test(
     data: str | Path,
-    model: str | Path | Sequence[str | Path],
+    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     *,
     split: str | None = None,
     fusion_weights: Sequence[float] | None = None,

@@ -6,9 +6,10 @@ really began, that two tracks are one person who was lost for a moment, that a f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from skelact.errors import SkelactError
 from skelact.files import sha256_of
 from skelact.linking import Path, box_iou, relink
 from skelact.structures import Array, FramePoses, Track
+from skelact.weights import offline
 from skelact.yolo import load_ultralytics
 
 DEFAULT_TRACKER = "bytetrack"
@@ -68,6 +70,13 @@ def tracker_key(name: str) -> str:
     return sha256_of(name) if name not in TRACKERS and FilePath(name).is_file() else name
 
 
+def _check_offline(name: str, settings: Mapping[str, Any]) -> None:
+    """ultralytics would download the network by which a tracker recognises people, if it is not here."""
+    model = str(settings.get("model", "auto"))
+    if settings.get("with_reid") and model != "auto" and offline() and not FilePath(model).is_file():
+        raise SkelactError(f"tracker {name}: its model {model} is no file here, and offline; give its path there")
+
+
 class Tracker:
     """Gives each detection of each frame, in turn, the number of its track.
 
@@ -89,10 +98,13 @@ class Tracker:
             raise SkelactError(f"tracker {name!r}: neither a YAML file nor one of {', '.join(TRACKERS)}")
         try:
             settings = YAML.load(check_yaml(f"{name}.yaml" if name in TRACKERS else name))
+            _check_offline(name, settings)
             kind = settings["tracker_type"]
             tracker_class = TRACKER_MAP[kind]
             settings["track_buffer"] = max(1, round(settings["track_buffer"] * fps / BUFFER_FPS))
             self._tracker = tracker_class(args=IterableSimpleNamespace(**settings, device="cpu"))
+        except SkelactError:
+            raise
         except Exception as error:  # of YAML, of a missing key, or of the tracker's own
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise SkelactError(

@@ -23,13 +23,14 @@ from tqdm import tqdm
 
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
+from skelact.shipped import folder as shipped_folder
 from skelact.shipped import shipped, shipped_path
 
 PUBLISHER = "https://download.openmmlab.com"  # what SKELACT_WEIGHTS_URL replaces
-TIMEOUT_S = 10.0  # to connect, and for each read
+TIMEOUT_S = 10.0  # to connect, and for each read, of a request that nobody waits for any more
 RETRY_DELAYS_S = (1.0, 2.0, 4.0)
 CHUNK_BYTES = 1 << 16
-PATIENCE_S = 5.0  # that a download may stand still where there is something to fall back on
+PATIENCE_S = 5.0  # that a download may stand still
 
 # A001 to A060 of NTU RGB+D, as its authors write them.
 NTU60_CLASSES = (
@@ -62,7 +63,7 @@ class PublishedModel:
         stream: joint, bone, joint-motion or bone-motion.
         layout: name of the joint layout.
         class_names: in the order of the network's outputs.
-        top1: published accuracy in percent.
+        top1: published accuracy in percent; None for a pose model.
         source: the page that publishes it.
     """
 
@@ -72,7 +73,7 @@ class PublishedModel:
     stream: str
     layout: str
     class_names: tuple[str, ...]
-    top1: float
+    top1: float | None
     source: str
 
     @property
@@ -157,22 +158,27 @@ ZOO: dict[str, PublishedModel | FusedModel] = {
     )
 }
 
-# Its publisher tells no hash; ultralytics' safe loader runs nothing in it.
-YOLO26N_POSE = PublishedModel(
-    name="yolo26n-pose.pt",
-    url="https://github.com/ultralytics/assets/releases/download/v8.4.0/yolo26n-pose.pt",
-    sha256="",
-    stream="",
-    layout="coco",
-    class_names=(),
-    top1=57.2,  # not an accuracy but COCO's mAP 50-95
-    source="https://docs.ultralytics.com/tasks/pose/",
-)
+
+def yolo_pose(file_name: str) -> PublishedModel:
+    """Weights that ultralytics publishes. It tells no hash; its safe loader runs nothing in them."""
+    return PublishedModel(
+        name=file_name,
+        url=f"https://github.com/ultralytics/assets/releases/download/v8.4.0/{file_name}",
+        sha256="",
+        stream="",
+        layout="coco",
+        class_names=(),
+        top1=None,
+        source="https://docs.ultralytics.com/tasks/pose/",
+    )
+
+
+YOLO26N_POSE = yolo_pose("yolo26n-pose.pt")
 
 
 def offline() -> bool:
     """Whether ``SKELACT_OFFLINE`` (or ``--offline``, which sets it) forbids the network."""
-    return os.environ.get("SKELACT_OFFLINE", "0").lower() not in ("", "0", "false", "no")
+    return os.environ.get("SKELACT_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "n", "off")
 
 
 def cache_folder() -> Path:
@@ -208,6 +214,8 @@ def locate(name: str) -> Path | None:
         return None
     except OSError as error:
         raise SkelactError(f"cannot read {path}: {error.strerror or error}") from error
+    if not model.sha256 and not is_whole(model, path):
+        raise SkelactError(f"{path} is damaged; remove it and run: skelact weights fetch {name}")
     if not found.startswith(model.sha256):
         raise SkelactError(
             f"{path} is not {name}: expected sha256 {model.sha256}, found {found}; "
@@ -227,8 +235,8 @@ def fetch(name: str, progress: bool = True) -> Path:
         The verified file.
 
     Raises:
-        SkelactError: unknown name, no network, wrong content or no room. What came before a break is
-            kept, and the next call goes on from there.
+        SkelactError: unknown name, no network, nothing for ``PATIENCE_S``, wrong content or no room. What came before
+            a break is kept, and the next call goes on from there.
     """
     model = _published(name)
     if path := locate(name):
@@ -249,25 +257,36 @@ def fetch(name: str, progress: bool = True) -> Path:
 
 
 def fetch_patiently(model: PublishedModel, progress: bool = True) -> Path:
-    """Download a file, but give up as soon as nothing has come for ``PATIENCE_S``.
+    """Download a file in one try.
 
-    A name server, a connection or a body that hangs costs no more than that.
+    A name server, a connection, a body or another program that hangs costs no more than ``PATIENCE_S``.
 
     Args:
         model: what to download; its hash is checked as far as it is known.
         progress: as in ``fetch``.
 
     Raises:
-        SkelactError: it is not to be had now. What came is kept.
+        SkelactError: it is not to be had now.
     """
     if offline():
         raise _no_download(model, "offline")
-    path = cache_folder() / model.file_name
+    path, since = cache_folder() / model.file_name, time.monotonic()
+    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=PATIENCE_S):
-            if not is_whole(model, path):  # whoever held the lock may have fetched it
-                _receive_patiently(model, path, progress)
+            if is_whole(model, path):  # whoever held the lock may have fetched it
+                return path
+            if not model.sha256:
+                part.unlink(missing_ok=True)  # nothing tells whether it is the beginning of this file
+            try:
+                _receive_watched(model, part, progress, since)
+            except _TransferError as error:
+                raise _no_download(model, error) from error
+            if not is_whole(model, part):
+                part.unlink()
+                raise _no_download(model, "the content is not what was published")
+            os.replace(part, path)
     except Timeout:
         raise _no_download(model, "another program is at it") from None
     except OSError as error:
@@ -276,40 +295,16 @@ def fetch_patiently(model: PublishedModel, progress: bool = True) -> Path:
 
 
 def is_whole(model: PublishedModel, path: Path) -> bool:
-    """Whether a file is what was published, as far as its hash is known; else whether it is a whole archive."""
-    if not path.is_file():
+    """Whether a file is what was published, as far as its hash is known; else whether it is an undamaged archive."""
+    if not os.path.isfile(path):  # Path.is_file() raises where the folder can't be read
         return False
-    return sha256_of(path).startswith(model.sha256) if model.sha256 else zipfile.is_zipfile(path)
-
-
-def _receive_patiently(model: PublishedModel, path: Path, progress: bool) -> None:
-    part = path.with_name(path.name + ".part")
-    failure: list[BaseException] = []
-    given_up = threading.Event()
-
-    def receive() -> None:
-        try:
-            _receive(model, part, progress, given_up)
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=receive, daemon=True)  # a name server's answer can't be waited for shorter
-    thread.start()
-    size, since = -1, time.monotonic()
-    while thread.is_alive():
-        thread.join(0.05)
-        now = part.stat().st_size if part.exists() else 0
-        if now != size:
-            size, since = now, time.monotonic()
-        if thread.is_alive() and time.monotonic() - since > PATIENCE_S:
-            given_up.set()
-            raise _no_download(model, f"nothing came for {PATIENCE_S:g} s")
-    if failure:
-        raise failure[0] if isinstance(failure[0], OSError | SkelactError) else _no_download(model, failure[0])
-    if not is_whole(model, part):
-        part.unlink()
-        raise _no_download(model, "the content is not what was published")
-    os.replace(part, path)
+    if model.sha256:
+        return sha256_of(path).startswith(model.sha256)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # zipfile, zlib and struct have many for what is damaged
+        return False
 
 
 def resolve(name_or_path: str | Path, progress: bool = True) -> list[ResolvedModel]:
@@ -330,6 +325,8 @@ def resolve(name_or_path: str | Path, progress: bool = True) -> list[ResolvedMod
         if model.kind == "pose":
             raise SkelactError(f"{name} finds poses and names no actions; give it as --pose-model")
         return [ResolvedModel(shipped_path(each), weight) for each, weight in model.streams or ((name, 1.0),)]
+    if name == YOLO26N_POSE.name:
+        raise SkelactError(f"{name} finds poses and names no actions; give it as --pose-model")
     if name not in ZOO:
         what = "a folder, not a checkpoint file" if path.is_dir() else "neither a file nor a zoo name"
         raise SkelactError(f"{name!r} is {what}; {_advice(name)}")
@@ -340,7 +337,13 @@ class _TransferError(Exception):
     """The network failed in a way that may pass."""
 
 
+class _StalledError(_TransferError):
+    """Nothing came for too long."""
+
+
 def _entry(name: str) -> PublishedModel | FusedModel:
+    if name == YOLO26N_POSE.name:
+        return YOLO26N_POSE
     if name not in ZOO:
         raise SkelactError(f"{name!r} is not in the zoo; {_advice(name)}")
     return ZOO[name]
@@ -355,13 +358,15 @@ def _published(name: str) -> PublishedModel:
 
 
 def _advice(name: str) -> str:
+    if name.startswith("skelact-") and not shipped():
+        return f"the weights that come with skelact are missing ({shipped_folder()}), install it anew"
     near = difflib.get_close_matches(name.lower(), [*shipped(), *ZOO])
     return (f"did you mean {', '.join(near)}? " if near else "") + "`skelact weights list` shows the zoo"
 
 
 def _download_url(model: PublishedModel) -> str:
     mirror = os.environ.get("SKELACT_WEIGHTS_URL")
-    if mirror is None:
+    if not mirror:
         return model.url
     if model.url.startswith(PUBLISHER):
         return model.url.replace(PUBLISHER, mirror.rstrip("/"), 1)
@@ -372,32 +377,63 @@ def _download_verified(model: PublishedModel, part: Path, progress: bool) -> Non
     """Complete ``part``; remove it if its content is wrong."""
     resumed = part.exists()
     _download(model, part, progress)
-    found = sha256_of(part)
-    if found.startswith(model.sha256):
+    if is_whole(model, part):
         return
+    found = sha256_of(part)
     part.unlink()
     if resumed:  # what an earlier run left may be to blame: once more, from the first byte
         return _download_verified(model, part, progress)
+    expected = f"sha256 {model.sha256}" if model.sha256 else "weights"
     raise SkelactError(
-        f"{_download_url(model)} is not {model.name}: expected sha256 {model.sha256}, found {found}; "
-        "the download was removed"
+        f"{_download_url(model)} is not {model.name}: expected {expected}, found {found}; the download was removed"
     )
 
 
 def _download(model: PublishedModel, part: Path, progress: bool) -> None:
-    """Complete ``part``, going on after breaks."""
+    """Complete ``part``, going on after breaks; a network from which nothing comes at all is given up."""
     for delay_s in (*RETRY_DELAYS_S, None):
+        before = _size(part)
         try:
-            return _receive(model, part, progress)
+            return _receive_watched(model, part, progress)
         except _TransferError as error:
-            if delay_s is None:
+            if delay_s is None or (isinstance(error, _StalledError) and _size(part) == before):
                 raise _no_download(model, error) from error
             time.sleep(delay_s)
 
 
-def _receive(model: PublishedModel, part: Path, progress: bool, given_up: threading.Event | None = None) -> None:
+def _receive_watched(model: PublishedModel, part: Path, progress: bool, since: float | None = None) -> None:
+    """``_receive``, given up where nothing has come for ``PATIENCE_S``, the first time since a moment."""
+    failure: list[BaseException] = []
+    given_up = threading.Event()
+
+    def receive() -> None:
+        try:
+            _receive(model, part, progress, given_up)
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=receive, daemon=True)  # a name server's answer can't be waited for shorter
+    since, size = time.monotonic() if since is None else since, _size(part)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.05)
+        if (now := _size(part)) != size:
+            size, since = now, time.monotonic()
+        if thread.is_alive() and time.monotonic() - since > PATIENCE_S:
+            given_up.set()
+            raise _StalledError(f"nothing came for {PATIENCE_S:g} s")
+    for error in failure:
+        told = isinstance(error, OSError | SkelactError | _TransferError) or not isinstance(error, Exception)
+        raise error if told else _no_download(model, error)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _receive(model: PublishedModel, part: Path, progress: bool, given_up: threading.Event) -> None:
     """One request for what ``part`` lacks; nothing more is written once it is given up."""
-    start = part.stat().st_size if part.exists() else 0
+    start = _size(part)
     try:
         headers = {"User-Agent": "skelact"} | ({"Range": f"bytes={start}-"} if start else {})
         response = urlopen(Request(_download_url(model), headers=headers), timeout=TIMEOUT_S)
@@ -428,10 +464,10 @@ def _receive(model: PublishedModel, part: Path, progress: bool, given_up: thread
             unit_scale=True,
             disable=None if progress else True,  # None: where stderr is no terminal
         )
-        if given_up and given_up.is_set():
+        if given_up.is_set():
             return
         with bar, part.open("ab" if start else "wb") as file:
-            while (chunk := _read(response)) and not (given_up and given_up.is_set()):
+            while (chunk := _read(response)) and not given_up.is_set():
                 file.write(chunk)
                 bar.update(len(chunk))
     size = part.stat().st_size
@@ -457,7 +493,7 @@ def _reason(error: Exception) -> str:
 def _no_download(model: PublishedModel, reason: object) -> SkelactError:
     folder = cache_folder()
     single = [entry for entry in ZOO.values() if isinstance(entry, PublishedModel)]
-    here = [entry.name for entry in single if (folder / entry.file_name).is_file()]
+    here = [entry.name for entry in single if os.path.isfile(folder / entry.file_name)]
     again = "allow the network" if offline() else "try again to go on"
     return SkelactError(
         f"cannot download {model.name} from {_download_url(model)} ({reason}); {again}, set "

@@ -22,6 +22,7 @@ from skelact.cli import main
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
 from skelact.pose import choose_pose_model
+from skelact.tracking import Tracker
 from skelact.weights import YOLO26N_POSE, cache_folder, fetch, offline, resolve
 
 
@@ -157,6 +158,44 @@ def test_a_damaged_file_in_the_cache_is_fetched_anew(publisher: list[str], monke
     assert path.read_bytes() == PUBLISHED
 
 
+def test_damage_within_a_file_is_found_and_the_rest_of_another_is_not_gone_on_with(publisher: list[str]) -> None:
+    cache_folder().mkdir(parents=True)
+    path = cache_folder() / "yolo26n-pose.pt"
+    path.write_bytes(PUBLISHED[:2000] + bytes(2000) + PUBLISHED[4000:])
+    path.with_name("yolo26n-pose.pt.part").write_bytes(JUNK)
+    assert choose_pose_model("auto") == ("yolo26n-pose.pt", "the published weights were downloaded")
+    assert path.read_bytes() == PUBLISHED
+
+
+def test_a_cache_that_cannot_be_read_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, **options: bool) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(skelact.pose, "shipped", lambda: {"skelact-pose": None})
+    assert choose_pose_model("auto")[0] == "skelact-pose"
+
+
+def test_a_pose_model_that_is_named_comes_from_the_mirror_and_is_kept(publisher: list[str]) -> None:
+    with pytest.raises(SkelactError, match=r"yolo11n-pose \(.*yolo11n-pose.pt\): expected a YOLO"):  # no real weights
+        skelact.pose.PoseModel("yolo11n-pose")
+    assert (cache_folder() / "yolo11n-pose.pt").read_bytes() == PUBLISHED
+
+
+def test_the_published_pose_model_can_be_fetched_ahead(publisher: list[str]) -> None:
+    runner = CliRunner()
+    assert runner.invoke(main, ["weights", "fetch", "yolo26n-pose.pt"]).exit_code == 0
+    path = cache_folder() / "yolo26n-pose.pt"
+    assert runner.invoke(main, ["weights", "path", "yolo26n-pose.pt"]).stdout == f"{path}\n"
+    assert "a pose model" in runner.invoke(main, ["weights", "show", "yolo26n-pose.pt"]).stdout
+    with pytest.raises(SkelactError, match="give it as --pose-model"):
+        resolve("yolo26n-pose.pt")
+    path.write_bytes(JUNK)
+    with pytest.raises(SkelactError, match=r"is damaged; remove it and run: skelact weights fetch yolo26n-pose.pt"):
+        fetch("yolo26n-pose.pt")
+
+
 def test_two_programs_do_not_write_one_file(publisher: list[str]) -> None:
     cache_folder().mkdir(parents=True)
     with FileLock(cache_folder() / "yolo26n-pose.pt.lock"):
@@ -170,6 +209,8 @@ def test_weights_in_the_working_folder_are_told(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("SKELACT_OFFLINE", "1")
     Path("yolo26n-pose.pt").write_bytes(PUBLISHED)
     assert choose_pose_model("auto") == ("yolo26n-pose.pt", "the weights lie in the working folder")
+    Path("yolo26n-pose.pt").write_bytes(JUNK)
+    assert choose_pose_model("auto")[0] == "skelact-pose"
 
 
 def test_a_network_that_hangs_costs_its_patience_and_no_more(publisher: list[str]) -> None:
@@ -189,9 +230,14 @@ def test_a_server_that_accepts_and_never_answers_costs_no_more_either(monkeypatc
         start = time.monotonic()
         assert choose_pose_model("auto")[0] == "skelact-pose"
         assert 0.4 < time.monotonic() - start < 3
+        for named in (lambda: fetch("ntu60-2d-joint"), lambda: skelact.pose.PoseModel("yolo11n-pose.pt")):
+            start = time.monotonic()
+            with pytest.raises(SkelactError, match=r"nothing came for 0.5 s"):
+                named()
+            assert time.monotonic() - start < 3
 
 
-def test_offline_touches_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_touches_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise AssertionError("the network was touched")
 
@@ -206,6 +252,12 @@ def test_offline_touches_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         fetch("ntu60-2d-joint")
     with pytest.raises(SkelactError, match=r"yolo26n-pose.pt: not in .*offline"):
         skelact.pose.PoseModel("yolo26n-pose.pt")
+    with pytest.raises(SkelactError, match=r"at an address, and offline"):
+        skelact.pose.PoseModel("https://example.org/x-pose.pt")
+    tracker = tmp_path / "reid.yaml"
+    tracker.write_text("tracker_type: botsort\nwith_reid: true\nmodel: yolo26n-cls.pt\ntrack_buffer: 30\n")
+    with pytest.raises(SkelactError, match=r"yolo26n-cls.pt is no file here, and offline"):
+        Tracker(str(tracker))
 
 
 def test_a_model_that_is_named_never_gives_way_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +265,21 @@ def test_a_model_that_is_named_never_gives_way_to_another(monkeypatch: pytest.Mo
     assert choose_pose_model("yolo26n-pose.pt") == ("yolo26n-pose.pt", None)
     with pytest.raises(SkelactError, match="offline"):
         resolve("ntu60-2d-joint")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("1", True), ("yes", True), (" 0", False), ("off", False), ("", False)]
+)
+def test_the_environment_says_offline_in_words_too(monkeypatch: pytest.MonkeyPatch, value: str, expected: bool) -> None:
+    monkeypatch.setenv("SKELACT_OFFLINE", value)
+    assert offline() == expected
+
+
+def test_an_installation_without_its_weights_says_so(here: Path) -> None:
+    (here / "index.json").unlink()
+    shipping.shipped.cache_clear()
+    with pytest.raises(SkelactError, match=r"weights that come with skelact are missing .*install it anew"):
+        resolve("skelact-daily")
 
 
 def test_the_option_offline_holds_for_its_command_only(tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ def test_json_on_stdout_stands_alone(data: Path, model: Path) -> None:
 
 
 def test_errors_of_the_command(data: Path, model: Path, tmp_path: Path) -> None:
-    assert "Missing option '--model'" in run("test", data).stderr
+    assert "none of the model's 26 (be still," in run("test", data).stderr, "skelact-daily, the default"
     same = run("test", data, "--model", model, "--json", tmp_path / "a", "--dump", tmp_path / "a")
     assert "expected a path of its own for each" in same.stderr
     missing = run("test", tmp_path / "missing.pkl", "--model", model)

@@ -481,6 +481,7 @@ def test_list_shows_what_is_here_and_what_is_wrong(publisher: Publisher, cache: 
         ["walk", "coco", "90.00", "yes", "joint"],
         ["wave", "coco", "90.00", "wrong", "bone"],
         ["both", "coco", "92.00", "wrong", "2 joint + 1 bone"],
+        ["yolo26n-pose.pt", "coco", "no", "pose"],
     ]
     assert table.stderr.count("wave.pth is not wave") == 1
 
@@ -491,6 +492,7 @@ def test_list_shows_what_is_here_and_what_is_wrong(publisher: Publisher, cache: 
         ("walk", True),
         ("wave", False),
         ("both", False),
+        ("yolo26n-pose.pt", False),
     ]
     assert listed["models"][0]["paths"] == [str(cache / "walk.pth")]
     assert [member["weight"] for member in listed["models"][2]["members"]] == [2, 1]
