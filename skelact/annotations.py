@@ -414,10 +414,14 @@ def _dataset(path: str | Path, content: Any, file: StoredFile | None = None) -> 
         others = file.resolve(others) if file else others
         try:
             split = {str(name): tuple(map(str, names)) for name, names in (others.get("split") or {}).items()}
-            names = others.get("class_names") or ()
+            names = others.get("class_names")
             if isinstance(names, str):
                 raise TypeError(f"the text {names!r}")
-            class_names = tuple(map(str, names)) or None
+            if isinstance(names, Mapping):  # of indices
+                names = [names[k] for k in range(len(names))]
+            class_names = tuple(map(str, () if names is None else names)) or None
+        except KeyError as error:
+            raise SkelactError(f'{path}: expected "class_names" by index from 0 on, found none for {error}') from None
         except (AttributeError, TypeError, ValueError) as error:
             raise SkelactError(
                 f'{path}: expected "split" as {{name: [frame_dir, ...]}} and "class_names" as a list, found {error}'

@@ -304,7 +304,7 @@ def _warn_of_half(annotations: Sequence[Annotation], half: bool) -> None:
 
 
 def _write_report(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.DictWriter(file, REPORT_FIELDS, restval="")
         table.writeheader()
         table.writerows(rows)

@@ -27,6 +27,11 @@ _ADVICE = {
 }
 
 
+def in_utf8(name: str) -> str:
+    """The name of a file, with escapes for bytes that are no UTF-8: other files hold it."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 CHUNK = 1 << 24  # bytes; smaller ones would wait for Python's lock more often than they compute
 
 

@@ -95,6 +95,8 @@ def _truth(
     headers = dataset.headers()
     samples = headers if split is None else [headers[k] for k in dataset.indices(split)]
     if len(samples) != shape[0]:
+        samples = [sample for sample in samples if sample.label is not None]  # those that `test` scores
+    if len(samples) != shape[0]:
         hint = f"; --split takes one of {', '.join(dataset.split)}" if dataset.split and split is None else ""
         raise SkelactError(f"{labels}: expected {shape[0]} samples as in {first}, found {len(samples)}{hint}")
     for sample in samples:

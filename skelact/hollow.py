@@ -220,6 +220,8 @@ class _HollowUnpickler(pickle.Unpickler):
             return Protected(_STAND_INS[name])
         if module.partition(".")[0] == "torch":
             raise Unusual("a tensor")
+        if name == "bytearray":
+            raise Unusual("an array of bytes")
         return found
 
 

@@ -14,11 +14,14 @@ import numpy as np
 
 from skelact.annotations import MAX_CLASSES
 from skelact.errors import SkelactError
+from skelact.files import in_utf8
 from skelact.ntu import NTU120_CLASSES, is_ntu120, ntu_sample, ntu_splits
 from skelact.video import find_videos
 from skelact.weights import NTU60_CLASSES
 
 logger = logging.getLogger("skelact")
+
+LONGEST_LABEL = 1000  # characters
 
 SPLIT_FOLDERS = ("train", "val", "test")
 VAL_SHARE = 0.2
@@ -74,6 +77,7 @@ def find_clips(sources: Sequence[str | Path]) -> list[Clip]:
             raise SkelactError(f"{source}: no such folder or video")
     if not found:
         raise SkelactError(f"{', '.join(map(str, sources))}: expected videos, found none")
+    found = [(path, Path(in_utf8(str(inside)))) for path, inside in found]
     names = [sample.name if (sample := ntu_sample(path.stem)) else inside.with_suffix("").as_posix()
              for path, inside in found]  # fmt: skip
     times = Counter(names)
@@ -128,9 +132,13 @@ def _from_table(clips: Sequence[Clip], table: Path, known: Sequence[str]) -> Lab
         raise SkelactError(f"labels {table}: expected CSV with path, label[, split], found {error}") from None
     if rows and rows[0][:2] == ["path", "label"]:
         rows = rows[1:]
-    wrong = next((row for row in rows if len(row) not in (2, 3)), None)
+    wrong = next((row for row in rows if len(row) not in (2, 3) or "\0" in row[0] or len(row[1]) > LONGEST_LABEL), None)
     if not rows or wrong:
-        raise SkelactError(f"labels {table}: expected rows of path, label[, split], found {wrong or 'none'}")
+        raise SkelactError(f"labels {table}: expected rows of path, label[, split], found {str(wrong or 'none')[:200]}")
+    if all_rows := len(rows):
+        rows = [row for row in rows if row[1]]
+        if len(rows) < all_rows:
+            logger.warning("labels %s: %d of its %d rows have no label", table, all_rows - len(rows), all_rows)
     by_key: dict[str, list[str]] = {}
     for row in rows:
         for key in (row[0], str((table.parent / row[0]).resolve())):
@@ -147,7 +155,7 @@ def _from_table(clips: Sequence[Clip], table: Path, known: Sequence[str]) -> Lab
     if not told:
         raise SkelactError(
             f"labels {table}: expected paths such as {clips[0].name!r}, found none that is one of the {len(clips)} "
-            f"videos, but {rows[0][0]!r}"
+            f"videos, but {rows[0][0] if rows else 'rows without a label'!r}"
         )
     used = {row[0] for row in told.values()}
     unused = [row[0] for row in rows if row[0] not in used]
@@ -218,14 +226,15 @@ def groups_of(clips: Sequence[Clip], pattern: str | None) -> dict[str, str]:
         match = expression.search(clip.name)
         if not match:
             raise SkelactError(f"--group-by {pattern!r}: finds nothing in {clip.name!r}")
-        groups[clip.name] = match[1] if expression.groups else match[0]
+        groups[clip.name] = (expression.groups and match[1]) or match[0]
     return groups
 
 
 def make_split(label: Mapping[str, int], groups: Mapping[str, str], seed: int) -> dict[str, tuple[str, ...]]:
     """A stratified train/val split in which no group is on both sides.
 
-    Groups go to ``val`` in random order as long as that brings its classes nearer to a fifth of their samples.
+    Groups go to ``val`` in random order as long as that brings its classes nearer to a fifth of their samples; if none
+    does, the one that brings them nearest. Where all would leave a class without training samples, there is no ``val``.
 
     Args:
         label: class index by clip name.
@@ -240,12 +249,22 @@ def make_split(label: Mapping[str, int], groups: Mapping[str, str], seed: int) -
     order = sorted(members)
     np.random.default_rng(seed).shuffle(order)
     taken: Counter[int] = Counter()
-    val: list[str] = []
+    val: set[str] = set()
+    nearest: tuple[int, str] | None = None
     for group in order:
         adds = Counter(label[name] for name in members[group])
         before = sum(abs(wanted[k] - taken[k]) for k in adds)
         after = sum(abs(wanted[k] - taken[k] - n) for k, n in adds.items())
-        if after < before and not any(taken[k] + n >= counts[k] for k, n in adds.items()):
+        if any(taken[k] + n >= counts[k] for k, n in adds.items()):
+            continue
+        if after < before:
             taken += adds
-            val += members[group]
-    return {"train": tuple(name for name in sorted(label) if name not in set(val)), "val": tuple(sorted(val))}
+            val |= set(members[group])
+        elif nearest is None or after < nearest[0]:
+            nearest = after, group
+    if not val and nearest:
+        val = set(members[nearest[1]])
+    if not val:
+        logger.warning("no validation split: no group can be spared without leaving a class without training samples")
+        return {"train": tuple(sorted(label))}
+    return {"train": tuple(name for name in sorted(label) if name not in val), "val": tuple(sorted(val))}

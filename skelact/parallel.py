@@ -72,7 +72,7 @@ class Processes:
 
 @contextmanager
 def processes(device: str | None = None) -> Iterator[Processes]:
-    """Join the other processes where torchrun says that there are some.
+    """Join the other processes where torchrun says that there are some, unless that was done around this.
 
     Raises:
         SkelactError: the device can't be used.
@@ -85,6 +85,9 @@ def processes(device: str | None = None) -> Iterator[Processes]:
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
+    if dist.is_initialized():
+        yield Processes(dist.get_rank(), count, device)
+        return
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Processes(dist.get_rank(), count, device)

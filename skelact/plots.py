@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#6b7280"  # the first two are Okabe and Ito's
 NUMBERED = 20  # classes; cells of larger matrices are too small for numbers
 LONGEST = 32  # characters of a class name
+NAMED = 400  # classes; of more, only those that occur are drawn, and without names if these are as many
+LARGEST = 64.0  # inches of a matrix
 WIDER_FONTS = (  # for scripts that matplotlib's own font lacks, as systems have them
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
     *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans", "Arial Unicode MS"),
@@ -39,11 +41,14 @@ def plot_confusion(matrix: Array | Sequence[Sequence[int]], class_names: Sequenc
         SkelactError: it can't be written.
     """
     counts = np.asarray(matrix, float)
-    num_classes = len(counts)
+    if len(counts) > NAMED:
+        occurs = np.flatnonzero(counts.any(0) | counts.any(1))
+        counts, class_names = counts[np.ix_(occurs, occurs)], [class_names[int(k)] for k in occurs]
+    num_classes = max(len(counts), 1)
     names = [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in class_names]
     # Inches: 120 classes at 0.16 are 20 inches; a few get large cells; the rest is for names and the colour bar.
-    cell = min(0.7, max(0.16, 8 / num_classes))
-    margin = 0.6 + 0.075 * max(map(len, names))
+    cell = min(0.7, max(0.16, 8 / num_classes), LARGEST / num_classes)
+    margin = 0.6 + 0.075 * max(map(len, names), default=0)
     width, height = max(num_classes * cell + margin + 1.5, 6), max(num_classes * cell + margin + 0.6, 4)
     with picture(path, width, height) as figure:
         _confusion(figure, counts, names, cell)
@@ -60,17 +65,18 @@ def _confusion(figure: Figure, counts: Array, names: Sequence[str], cell: float)
     # The square root: a confusion of a few hundredths should be seen.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     font = min(9.0, max(5.5, cell * 50))
-    ticks = range(num_classes)
+    ticks = range(num_classes if num_classes <= NAMED else 0)
+    names = names[: len(ticks)]
     axes.set_xticks(ticks, names, rotation=90, fontsize=font)
-    counted = [f"{name} ({int(total)})" for name, total in zip(names, totals, strict=True)]
+    counted = [f"{name} ({int(total)})" for name, total in zip(names, totals, strict=False)]
     axes.set_yticks(ticks, counted, fontsize=font)
     axes.set_xlabel("answer")
     axes.set_ylabel("class (samples)")
     mean = shares.diagonal()[totals > 0].mean() if totals.any() else 0.0
     right = counts.trace() / max(totals.sum(), 1)
     axes.set_title(f"top-1 {right:.1%}, mean class accuracy {mean:.1%}", fontsize=11)
-    axes.set_xticks(np.arange(num_classes + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(num_classes + 1) - 0.5, minor=True)
+    axes.set_xticks(np.arange(len(ticks) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(ticks) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#e5e7eb", linewidth=0.4)
     axes.tick_params(length=0, which="both")
     if num_classes <= NUMBERED:

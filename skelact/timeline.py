@@ -364,9 +364,13 @@ def make_timelines(
         cells = grid.pop(subject)
         events = [event for cell in cells for event in segmenter.feed(subject, cell.start_s, cell.stop_s, cell.scores)]
         events += segmenter.close_all()
-        segments += [
-            _segment(event, extents[subject], grid.step_s, class_names, topk) for event in events if event.kind == "end"
-        ]
+        ended = [event for event in events if event.kind == "end"]
+        start_s, stop_s = extents[subject]
+        if ended and ended[0].start_s < start_s + grid.step_s:
+            ended[0] = replace(ended[0], start_s=start_s)
+        if ended and ended[-1].stop_s > stop_s - grid.step_s:
+            ended[-1] = replace(ended[-1], stop_s=stop_s)
+        segments += [_segment(event, class_names, topk) for event in ended]
         timelines.append(_timeline(subject, cells, settings.step_s))
     rank = {track.track_id: k for k, track in enumerate(sequence.tracks)}
     segments.sort(key=lambda segment: (segment.start_s, [rank[track_id] for track_id in segment.track_ids]))
@@ -391,14 +395,12 @@ def _by_shot(track: Track, cuts_s: Sequence[float]) -> list[Track]:
     return [track.cut(int(part[0]), int(part[-1]) + 1) for part in parts if len(part)]
 
 
-def _segment(
-    event: Event, there: tuple[float, float], step_s: float, class_names: Sequence[str], topk: int
-) -> Prediction:
-    """A segment that has ended; one from or to the end of the time that its people are there fills it."""
+def _segment(event: Event, class_names: Sequence[str], topk: int) -> Prediction:
+    """A segment that has ended."""
     best = np.argsort(-event.scores, kind="stable")[:topk]
     return Prediction(
-        start_s=there[0] if event.start_s < there[0] + step_s else event.start_s,
-        stop_s=there[1] if event.stop_s > there[1] - step_s else event.stop_s,
+        start_s=event.start_s,
+        stop_s=event.stop_s,
         track_ids=event.subject,
         class_name=event.class_name,
         score=event.score,

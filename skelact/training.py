@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Sampler, Subset
 from tqdm import tqdm
 
@@ -176,9 +177,10 @@ def train_streams(
             raise SkelactError(
                 f"{Path(out) / stream} holds a run already; go on with --resume, or choose another --out"
             )
-    reports = {
-        stream: train(data, Path(out) / stream, replace(settings, stream=stream), **options) for stream in STREAMS
-    }
+    with processes(options.get("device")):  # which all streams share: torchrun lets processes join once
+        reports = {
+            stream: train(data, Path(out) / stream, replace(settings, stream=stream), **options) for stream in STREAMS
+        }
     top1: dict[str, float] = {}
     labels = reports["joint"].val_labels
     scores = {stream: report.val_scores for stream, report in reports.items() if report.val_scores is not None}
@@ -340,7 +342,7 @@ def validation_split(dataset: AnnotationSet, split: str | None) -> str | None:
     if split is None:
         return None
     names = [split.replace("train", part) for part in ("val", "test")]
-    return next((name for name in names if name != split and name in dataset.split), None)
+    return next((name for name in names if name != split and dataset.split.get(name)), None)
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------
@@ -381,13 +383,12 @@ class _Run:
             lr=settings.lr * self.scale,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
-            nesterov=True,
+            nesterov=settings.momentum > 0,
         )
-        weight = None
+        self.weight: Tensor | None = None  # of each class
         if settings.balance:
             counts = np.bincount(job.labels(job.training), minlength=len(job.class_names))
-            weight = torch.tensor(counts.sum() / np.maximum(counts, 1) / len(counts), dtype=torch.float32)
-        self.loss = nn.CrossEntropyLoss(weight, label_smoothing=settings.label_smoothing).to(here.device)
+            self.weight = torch.tensor(1 / np.maximum(counts, 1), dtype=torch.float32, device=here.device)
         self.log: list[dict[str, Any]] = []
         self.best = -1.0
 
@@ -402,6 +403,7 @@ class _Run:
             batch_sampler=EvenBatches(order, local_size),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            generator=torch.Generator(),  # else workers' seeds are drawn from what dropout and mixup draw from
             pin_memory=here.device.startswith("cuda"),
         )
         network: nn.Module = torch.compile(self.network) if settings.compile else self.network  # type: ignore[assignment]
@@ -428,7 +430,7 @@ class _Run:
                     with torch.autocast(here.device.split(":")[0], half, enabled=settings.amp):
                         batch, other, share = self._mix(batch.to(here.device, non_blocking=True), target)
                         logits = network(batch).float()
-                        loss = share * self.loss(logits, target) + (1 - share) * self.loss(logits, other)
+                        loss = share * self._loss(logits, target) + (1 - share) * self._loss(logits, other)
                     self.optimizer.zero_grad()
                     scaler.scale(loss).backward()
                     scaler.step(self.optimizer)
@@ -443,6 +445,17 @@ class _Run:
                         bar.set_postfix(epoch=epoch, loss=f"{mean_loss:.3f}", top1=f"{top1:.3f}", best=self._told())
                 self._end_of_epoch(epoch, *self._means(here.total(sums), epoch))
         return self._finish()
+
+    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy, in which clips may weigh as their classes are rare.
+
+        torch's own weights weigh each class's part of the smoothing too, and so teach the classes that have no samples.
+        """
+        each = cross_entropy(logits, target, reduction="none", label_smoothing=self.settings.label_smoothing)
+        if self.weight is None:
+            return each.mean()
+        weight = self.weight[target]
+        return (each * weight).sum() / weight.sum()
 
     def _mix(self, batch: Tensor, target: Tensor) -> tuple[Tensor, Tensor, float]:
         """Each clip mixed with another: the batch, the others' labels, and the share of the first."""

@@ -17,7 +17,7 @@ import numpy as np
 import skelact
 from skelact.calibration import UNKNOWN
 from skelact.errors import harmless
-from skelact.files import atomic_path
+from skelact.files import atomic_path, in_utf8
 from skelact.structures import PoseSequence, Prediction, PredictionSet, SourceResult, Timeline
 
 SCHEMA_VERSION = 1  # goes up where a reader of older files would misread newer ones; fields may be added without
@@ -192,7 +192,7 @@ def printable(text: str) -> str:
     Bytes of file names that are no UTF-8 become escapes such as \udce9, which JSON knows too, and so do characters that
     would command a terminal.
     """
-    return harmless(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    return in_utf8(harmless(text))
 
 
 def _plain(value: Any) -> Any:

@@ -127,9 +127,15 @@ def test_names_by_other_fields(tmp_path: Path) -> None:
     assert [annotation.frame_dir for annotation in loaded.annotations] == ["a.avi", "1"]
 
 
-def test_class_names(tmp_path: Path) -> None:
-    content = {"annotations": [sample()], "class_names": ["walk", "wave"]}
+@pytest.mark.parametrize("names", [["walk", "wave"], np.array(["walk", "wave"]), {1: "wave", 0: "walk"}])
+def test_class_names(tmp_path: Path, names: Any) -> None:
+    content = {"annotations": [sample()], "class_names": names}
     assert load_annotations(saved(tmp_path, content)).class_names == ("walk", "wave")
+
+
+def test_class_names_of_other_indices(tmp_path: Path) -> None:
+    with pytest.raises(SkelactError, match=r'expected "class_names" by index from 0 on, found none for 0'):
+        load_annotations(saved(tmp_path, {"annotations": [sample()], "class_names": {1: "walk", 2: "wave"}}))
 
 
 # --- errors ------------------------------------------------------------------------------------------------------

@@ -194,6 +194,8 @@ def test_what_can_not_stay_in_the_file_is_loaded(tmp_path: Path, caplog: pytest.
     dataset = open_annotations(written(tmp_path / "a.pkl", content), small=0)
     assert dataset.annotations[0].extra["names"][0] == {"a": 1}
     assert "loaded as a whole" in caplog.text
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps([sample("b", blob=bytearray(2000))], 4))
+    assert open_annotations(tmp_path / "b.pkl", small=0).annotations[0].extra["blob"] == bytes(2000)
 
 
 def test_the_layout_is_told_or_guessed(tmp_path: Path) -> None:

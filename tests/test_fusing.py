@@ -6,6 +6,7 @@ import json
 import logging
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from click.testing import CliRunner, Result
 from stand_ins import Hostile, classifier_file
 
 import skelact
-from skelact.annotations import Annotation, AnnotationSet, save_annotations
+from skelact.annotations import Annotation, AnnotationSet, open_annotations, save_annotations
 from skelact.cli import main
 from skelact.dumps import ScoreDump, load_dump, save_dump
 from skelact.errors import SkelactError
@@ -114,6 +115,12 @@ def test_bare_scores_take_their_labels_from_the_dataset(joint: Path, tmp_path: P
     assert found.names == ("s0", "s1", "s2", "s3")
     assert skelact.fuse([joint, bare], labels=data, split="val").metrics.top1 == 1
     assert skelact.fuse([bare, joint]).metrics.top1 == 1, "the other dump's labels do too"
+    whole = open_annotations(data)
+    names = (*whole.split["val"], "u")
+    extra = replace(whole.annotations[0], frame_dir="u", label=None)
+    more = replace(whole, annotations=[extra, *whole.annotations], split={"val": names})
+    save_annotations(more, tmp_path / "more.pkl")
+    assert skelact.fuse([bare], labels=tmp_path / "more.pkl", split="val").metrics.top1 == 0.75, "as `test` writes them"
     with pytest.raises(SkelactError, match=r"bare.pkl: expected labels, found scores only; .* --labels"):
         skelact.fuse([bare, bare])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -96,6 +98,9 @@ def test_a_table_with_numbers_keeps_them(tmp_path: Path) -> None:
         ("", "expected rows of path, label"),
         ("a.mp4\n", "expected rows of path, label"),
         ("elsewhere.mp4,wave\n", "expected paths such as 'a', found none .* but 'elsewhere.mp4'"),
+        ("a.mp4,\n", "found none .* but 'rows without a label'"),
+        ("a\0.mp4,wave\n", "expected rows of path, label"),
+        (f"a.mp4,{'9' * 5000}\n", "expected rows of path, label"),
     ],
 )
 def test_tables_that_do_not_fit(tmp_path: Path, text: str, message: str) -> None:
@@ -113,6 +118,14 @@ def test_a_number_among_names_is_one(tmp_path: Path, caplog: pytest.LogCaptureFi
     told = label_clips(clips, tmp_path / "labels.csv")
     assert (told.class_names, dict(told.label)) == (("1", "fist"), {"a": 1, "b": 0})
     assert "takes 1 for a name, as others are" in caplog.text
+
+
+def test_a_row_without_a_label_is_of_a_clip_without_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clips = find_clips([videos(tmp_path / "v", "a.mp4", "b.mp4")])
+    (tmp_path / "labels.csv").write_text("a.mp4,fist\nb.mp4,\n")
+    told = label_clips(clips, tmp_path / "labels.csv")
+    assert (told.class_names, dict(told.label)) == (("fist",), {"a": 0})
+    assert "1 of its 2 rows have no label" in caplog.text
 
 
 @pytest.mark.parametrize("folder", ["", "nturgb+d/"])
@@ -167,6 +180,33 @@ def test_no_group_is_on_both_sides(tmp_path: Path) -> None:
     assert val
     assert not train & val
     assert Counter(name.split("/")[0] for name in split["val"]) == {"wave": 3 * len(val), "walk": 3 * len(val)}
+
+
+def test_of_two_groups_one_is_for_validation(caplog: pytest.LogCaptureFixture) -> None:
+    groups = {f"{action}/{who}_{n}": who for action in ("wave", "walk") for who in ("anna", "bob") for n in range(5)}
+    label = {name: int(name.startswith("walk")) for name in groups}
+    split = make_split(label, groups, seed=0)
+    assert {side: {groups[name] for name in names} for side, names in split.items()} in (
+        {"train": {"anna"}, "val": {"bob"}},
+        {"train": {"bob"}, "val": {"anna"}},
+    )
+    assert not caplog.text
+    assert list(make_split(label, dict.fromkeys(label, "anna"), seed=0)) == ["train"]
+    assert "no validation split" in caplog.text
+
+
+def test_a_group_that_some_names_lack_is_the_whole_of_what_is_found(tmp_path: Path) -> None:
+    clips = find_clips([videos(tmp_path, "anna_1.mp4", "bob.mp4")])
+    assert groups_of(clips, "(anna)_|bob") == {"anna_1": "anna", "bob": "bob"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode elsewhere")
+def test_a_name_that_is_no_unicode_is_one_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "wave").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/wave/caf\xe9.mp4")).touch()
+    (clip,) = find_clips([tmp_path])
+    assert clip.name == "wave/caf\\udce9"
+    assert clip.path.exists()
 
 
 def test_group_patterns_that_do_not_fit(tmp_path: Path) -> None:

@@ -104,6 +104,14 @@ def test_a_confusion_matrix_is_drawn(tmp_path: Path, num_classes: int) -> None:
     assert min(picture_size(tmp_path / "new" / "confusion.png")) > 10 * num_classes
 
 
+@pytest.mark.parametrize("answered", [3, 900])
+def test_of_thousands_of_classes_those_that_occur_are_drawn(tmp_path: Path, answered: int) -> None:
+    matrix = np.zeros((4001, 4001), np.int64)
+    matrix[0, :answered] = 1
+    plot_confusion(matrix, list(map(str, range(4001))), tmp_path / "confusion.png")
+    assert max(picture_size(tmp_path / "confusion.png")) < 10_000
+
+
 def test_names_are_no_formulas_and_may_be_in_any_script(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     plot_confusion(np.eye(3), ["price $x_{$", "costs $5 and $6", "挥手"], tmp_path / "a.png")
     assert min(picture_size(tmp_path / "a.png")) > 100

@@ -102,6 +102,15 @@ def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
     assert checkpoint.metrics["val_top1"] == accuracy(scores, labels), "gathered exactly"
 
 
+def test_four_streams_under_torchrun(tmp_path: Path) -> None:
+    save_annotations(dataset(), tmp_path / "set.pkl")
+    options = ["--epochs", "1", "--repeat", "1", "--batch-size", "8", "--clip-len", "16", "--num-person", "1"]
+    command = ["train", "set.pkl", "--out", "run", "--stream", "all", "--width", "8", *options]
+    done = torchrun("-m", "skelact", *command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("four-stream") == 1
+
+
 @pytest.mark.parametrize(("size", "count"), [(10, 2), (11, 2), (7, 3), (1, 1)])
 def test_every_clip_is_drawn_and_every_process_has_as_many(size: int, count: int) -> None:
     shares = [list(EpochSampler(size, 0, rank, count)) for rank in range(count)]

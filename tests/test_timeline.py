@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import drawn_people
@@ -193,6 +194,21 @@ def test_somebody_who_is_there_for_less_than_a_window_is_answered_all_the_same()
     (segment,) = segments_of([late])
     assert (segment.start_s, segment.stop_s) == (pytest.approx(7.3), pytest.approx(8.1))
     assert segment.class_name == "arms down"
+
+
+def test_segments_of_one_person_follow_one_another_however_short_they_may_be() -> None:
+    chance = np.random.default_rng(0)
+
+    class LooksAtNothing(LooksAtWrists):
+        def scores_of(self, *arguments: Any) -> Array:
+            return chance.dirichlet([0.2] * len(CLASSES), len(super().scores_of(*arguments)))
+
+    (track,) = people(SCENE, times_of(15, 3.0))
+    for _ in range(40):
+        settings = TimelineSettings(min_duration_s=0, step_s=1.0)
+        segments, _ = make_timelines(sequence_of([track]), LooksAtNothing(), CLASSES, settings)
+        for one, other in pairwise(segments):
+            assert one.stop_s <= other.start_s + 1e-6
 
 
 def test_while_somebody_is_away_nothing_is_told() -> None:

@@ -256,8 +256,12 @@ def test_a_checkpoint_tells_how_long_its_clips_were(tmp_path: Path) -> None:
     assert load_checkpoint(report.last).provenance["clip_s"] == pytest.approx(np.median(seconds), abs=0.001)
 
 
-def test_a_run_with_an_average_is_resumed_to_the_bit(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    train(data, tmp_path / "whole", QUICK, progress=False)
+@pytest.mark.parametrize("change", [{}, {"dropout": 0.5, "mixup": 0.4}])
+def test_a_run_with_an_average_is_resumed_to_the_bit(
+    data: Path, tmp_path: Path, monkeypatch: Any, change: dict[str, Any]
+) -> None:
+    settings = replace(QUICK, **change)
+    train(data, tmp_path / "whole", settings, workers=1, progress=False)
     save_state = RunFolder.save_state
 
     def power_cut(folder: RunFolder, *state: Any) -> None:
@@ -266,9 +270,9 @@ def test_a_run_with_an_average_is_resumed_to_the_bit(data: Path, tmp_path: Path,
 
     monkeypatch.setattr(RunFolder, "save_state", power_cut)
     with pytest.raises(KeyboardInterrupt):
-        train(data, tmp_path / "broken", QUICK, progress=False)
+        train(data, tmp_path / "broken", settings, progress=False)
     monkeypatch.setattr(RunFolder, "save_state", save_state)
-    train(data, tmp_path / "broken", QUICK, resume=True, workers=2, progress=False)
+    train(data, tmp_path / "broken", settings, resume=True, workers=2, progress=False)
     assert equal(tmp_path / "whole" / "last.safetensors", tmp_path / "broken" / "last.safetensors")
 
 
@@ -318,6 +322,19 @@ def test_rare_classes_weigh_more(tmp_path: Path) -> None:
     assert not equal(tmp_path / "even" / "last.safetensors", tmp_path / "uneven" / "last.safetensors")
 
 
+def test_balanced_training_does_not_teach_a_class_that_has_no_samples(tmp_path: Path) -> None:
+    whole = rising()
+    save_annotations(replace(whole, class_names=(*(whole.class_names or ()), "nobody")), tmp_path / "set.pkl")
+    settings = replace(QUICK, epochs=4, repeat=6, balance=True, label_smoothing=0.1)
+    assert train(tmp_path / "set.pkl", tmp_path / "run", settings, progress=False).val_top1 == 1
+
+
+def test_a_split_without_samples_is_none_to_validate_on(tmp_path: Path) -> None:
+    whole = dataset()
+    save_annotations(replace(whole, split={"train": whole.split["train"], "val": ()}), tmp_path / "set.pkl")
+    assert train(tmp_path / "set.pkl", tmp_path / "run", QUICK, progress=False).val_top1 is None
+
+
 def test_no_validation_if_none_is_wanted(data: Path, tmp_path: Path) -> None:
     report = train(data, tmp_path / "run", replace(QUICK, val_split="none"), progress=False)
     assert report.val_top1 is None
@@ -330,7 +347,7 @@ def test_validation_every_other_epoch(data: Path, tmp_path: Path) -> None:
         assert [bool(row["val_top1"]) for row in csv.DictReader(file)] == [False, False, True, True]
 
 
-@pytest.mark.parametrize("change", [{"amp": True}, {"deterministic": True}, {"width": 32}])
+@pytest.mark.parametrize("change", [{"amp": True}, {"deterministic": True}, {"width": 32}, {"momentum": 0.0}])
 def test_switches(data: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     report = train(data, tmp_path / "run", replace(QUICK, **change), progress=False)
     assert report.val_top1 is not None
