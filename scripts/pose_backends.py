@@ -49,7 +49,7 @@ def timed(model: PoseModel, frames: Sequence[Frame]) -> tuple[list[FramePoses], 
 @click.argument("videos", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--pose-model", required=True)
 @click.option("--frames", default=40, show_default=True, help="Of each video, spread over it.")
-@click.option("--precision", "precisions", multiple=True, default=("fp32", "bf16", "int8"), show_default=True)
+@click.option("--precision", "precisions", multiple=True, default=("fp32", "bf16", "fp16", "int8"), show_default=True)
 def main(videos: tuple[Path, ...], pose_model: str, frames: int, precisions: tuple[str, ...]) -> None:
     """Compare backends and precisions on frames of videos."""
     models = {"torch fp32": PoseModel(pose_model, "cpu", "torch")}

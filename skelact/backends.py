@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -16,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,8 +26,9 @@ import numpy as np
 from skelact.errors import SkelactError
 from skelact.exported import import_extra, no_deprecations, openvino_core
 from skelact.files import cache_folder, sha256_of
+from skelact.linking import box_iou
 from skelact.structures import Array
-from skelact.video import probe_video, read_ahead, read_frames
+from skelact.video import read_ahead, read_frames
 from skelact.yolo import load_ultralytics
 
 logger = logging.getLogger("skelact")
@@ -37,6 +38,9 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 EXPORT_FORMAT = 1  # part of the key under which exports are kept: raise it when they would come out differently
 IOU = 0.7  # ultralytics' default in prediction
 CALIBRATION_FRAMES = 100  # on which the ranges of int8 are measured
+MIN_CALIBRATION_FRAMES = 20
+CALIBRATION = 2  # part of the key of networks in int8, as EXPORT_FORMAT
+SURE = 0.5  # score of a person from which a frame is one with people
 SPARE_REQUESTS = 1  # frames that wait for a core, beyond those in the works
 
 Named = TypeVar("Named")
@@ -67,7 +71,7 @@ def exported(path: Path) -> Path:
     ultralytics = load_ultralytics()
     versions = f"{EXPORT_FORMAT}-{ultralytics.__version__}-{version('torch')}-{version('openvino')}"
     folder = cache_folder() / "openvino" / f"{sha256_of(path)}-{versions}"
-    if folder.is_dir():
+    if _is_whole(folder):
         return folder
     logger.info("pose model %s: exporting it for OpenVINO, this once, into %s", path.name, folder.parent)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +100,8 @@ def quantised(path: Path, video: Path | None) -> Path:
         SkelactError: it has to be made, and there is no video, or NNCF is not installed.
     """
     plain = exported(path)
-    folder = plain.with_name(f"{plain.name}-int8")
-    if folder.is_dir():
+    folder = plain.with_name(f"{plain.name}-int8-{CALIBRATION}")
+    if _is_whole(folder):
         return folder
     nncf = import_extra("nncf", "int8")
     if video is None:
@@ -106,10 +110,8 @@ def quantised(path: Path, video: Path | None) -> Path:
             "run skelact predict VIDEO --precision int8 first"
         )
     logger.info("pose model %s: quantising it on frames of %s, this once, into %s", path.name, video, folder.parent)
-    letterbox = OpenVinoNetwork(plain, "fp32", 0.0, 0, live=False).prepare
-    step = max(1, probe_video(video).num_frames // CALIBRATION_FRAMES)
-    frames = islice(read_frames(video), 0, step * CALIBRATION_FRAMES, step)
-    clips = [letterbox(frame.image)[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 255 for frame in frames]
+    pictures = _with_people(OpenVinoNetwork(plain, "fp32", SURE, 100, live=False), video)
+    clips = [picture[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 255 for picture in pictures]
     network = openvino_core().read_model(next(plain.glob("*.xml")))
     names = {op.get_friendly_name(): op.get_type_name() for op in network.get_ordered_ops()}
     head = [name for name, kind in names.items() if kind == "Sigmoid"][-1].partition("/")[0]
@@ -126,9 +128,69 @@ def quantised(path: Path, video: Path | None) -> Path:
 
         openvino.save_model(made, Path(work, "int8", "pose.xml"))
         shutil.copy(plain / "metadata.yaml", Path(work, "int8"))
+        told = {"video_sha256": sha256_of(video), **_loss(plain, Path(work, "int8"), pictures)}
+        Path(work, "int8", "calibration.json").write_text(json.dumps(told), encoding="utf-8")
+        found = "pose model %s: in %d frames int8 finds %d of the %d people of fp32, joints %s px apart"
+        logger.info(found, path.name, *(told[key] for key in ("frames", "found", "people", "px")))
         with contextlib.suppress(OSError):  # another process was faster
             os.rename(Path(work, "int8"), folder)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder has all files of an export; one that lacks some, as cleaners of caches leave it, is removed."""
+    if all(any(folder.glob(pattern)) for pattern in ("*.xml", "*.bin", "metadata.yaml")):
+        return True
+    shutil.rmtree(folder, ignore_errors=True)
+    return False
+
+
+def _with_people(network: OpenVinoNetwork, video: Path) -> list[Array]:
+    """Frames of a video in which a network finds somebody, evenly spread over it, as the network takes them.
+
+    Raises:
+        SkelactError: there are too few.
+    """
+    kept: list[Array] = []
+    step = 1
+    for k, frame in enumerate(read_frames(video)):  # not all containers tell how many there are
+        if k % step == 0:
+            kept.append(network.prepare(frame.image))
+            if len(kept) == 4 * CALIBRATION_FRAMES:
+                kept, step = kept[::2], 2 * step
+    named = (((k, picture.shape[1:3]), picture) for k, picture in enumerate(kept))
+    answers = network.infer_each(named)
+    seen = [k for (k, img_shape), shape, answer in answers if len(network.read(answer, shape, img_shape).bbox)]
+    if len(seen) < MIN_CALIBRATION_FRAMES:
+        raise SkelactError(
+            f"{video}: int8 is calibrated on frames with people, this once: expected {MIN_CALIBRATION_FRAMES} "
+            f"at least, found {len(seen)}; run skelact predict VIDEO --precision int8 on another video first"
+        )
+    chosen = np.linspace(0, len(seen) - 1, min(len(seen), CALIBRATION_FRAMES)).round().astype(int)
+    return [kept[seen[k]] for k in chosen]
+
+
+def _loss(plain: Path, folder: Path, pictures: Sequence[Array]) -> dict[str, Any]:
+    """What a quantised network loses on pictures against the one that it was made of.
+
+    Returns:
+        frames: how many; people: that the first finds; found: those of them whom the second finds, by boxes; px: the
+        mean distance of their joints, in pixels of the network's input.
+    """
+    found = []
+    for each in (plain, folder):
+        network = OpenVinoNetwork(each, "fp32", SURE, 100, live=False)
+        answers = network.infer_each((None, picture) for picture in pictures)
+        found.append([network.read(answer, shape, shape[1:3]) for _, shape, answer in answers])
+    people, apart = 0, []
+    for first, second in zip(*found, strict=True):
+        people += len(first.bbox)
+        if len(first.bbox) and len(second.bbox):
+            overlap = np.stack([box_iou(box, second.bbox) for box in first.bbox])
+            joints = np.linalg.norm(first.keypoint[:, None, :, :2] - second.keypoint[None, ..., :2], axis=-1).mean(-1)
+            apart += joints[np.arange(len(joints)), overlap.argmax(1)][overlap.max(1) >= 0.5].tolist()
+    px = round(float(np.mean(apart)), 3) if apart else None
+    return {"frames": len(pictures), "people": people, "found": len(apart), "px": px}
 
 
 class OpenVinoNetwork:
@@ -143,6 +205,8 @@ class OpenVinoNetwork:
 
     Attributes:
         joints: how many it finds.
+        precision: what it runs in: the one that was asked for, if the machine has it, or that of the network itself.
+        calibration: of a network that skelact quantised: on what, and what was lost (``_loss``).
         imgsz: (H, W) in pixels, in which a picture is fitted.
     """
 
@@ -163,6 +227,13 @@ class OpenVinoNetwork:
         self._network = _taking_pictures(self._core.read_model(next(folder.glob("*.xml"))))
         dynamic = self._network.input().partial_shape.is_dynamic
         self._letterbox = LetterBox(self.imgsz, auto=dynamic, stride=int(found["stride"]))
+        if any(op.get_type_name() == "FakeQuantize" for op in self._network.get_ops()):
+            self.precision = "int8"
+        else:
+            has = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            self.precision = precision if precision != "int8" and precision.upper() in has else "fp32"
+        notes = folder / "calibration.json"
+        self.calibration = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else None
         types = {"fp16": openvino.Type.f16, "bf16": openvino.Type.bf16}  # int8 stands in the network itself
         self._hints = {
             "PERFORMANCE_HINT": "LATENCY" if live else "THROUGHPUT",

@@ -19,17 +19,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from skelact.answers import predict_sequence
 from skelact.classifier import Classifier
 from skelact.clips import prepare_clips, tracks_keypoint
+from skelact.errors import SkelactError
 from skelact.pipeline import DEFAULT_POSE_MODEL, FollowedFrames, estimate_poses
 from skelact.pose import PoseModel
 from skelact.render import Overlay, draw_result
 from skelact.runner import available_cores
 from skelact.shipped import DEFAULT_MODEL
-from skelact.structures import Frame, SourceResult
+from skelact.strip import Current, Strip
+from skelact.structures import Frame, PoseSequence, SourceResult
 from skelact.timeline import TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER
 from skelact.video import VideoWriter, probe_video, read_frames
@@ -124,6 +127,8 @@ def benchmark(
     Raises:
         SkelactError: a model can't be loaded, or the video can't be read.
     """
+    if rounds < 1:
+        raise SkelactError(f"rounds: expected a number from 1 on, found {rounds}")
     info = probe_video(source)
     start = time.perf_counter()
     estimator = PoseModel(pose_model, device, backend, precision, calibrate_on=source)
@@ -138,21 +143,24 @@ def benchmark(
         best[stage.name] = min(best.get(stage.name, stage), stage, key=lambda each: each.wall_s)
         steps.update()
 
+    def answer(sequence: PoseSequence) -> SourceResult:
+        if not sequence.tracks:
+            return SourceResult(str(source), sequence, granularity="timeline")
+        return predict_sequence(sequence, classifier, clips=clips, granularity="auto", timeline=timeline)
+
     with steps, tempfile.TemporaryDirectory(prefix="skelact-benchmark-") as folder:
         estimate_poses(source, estimator, tracker, progress=False, max_frames=2)  # compiles and imports what it needs
         for _ in range(rounds):
             start, cpu = time.perf_counter(), time.process_time()
             sequence = estimate_poses(source, estimator, tracker, progress=False)
-            result = SourceResult(str(source), sequence, granularity="timeline")
-            if sequence.tracks:
-                result = predict_sequence(sequence, classifier, clips=clips, granularity="auto", timeline=timeline)
+            result = answer(sequence)
             keep(Stage(PREDICT, time.perf_counter() - start, time.process_time() - cpu))
             memory = memory or _peak_memory_mb()
             start, cpu = time.perf_counter(), time.process_time()
             draw_result(Path(source), result, Path(folder, "overlay.mp4"))
             keep(Stage(OVERLAY, time.perf_counter() - start, time.process_time() - cpu))
             overlay_memory = overlay_memory or _peak_memory_mb()
-            for stage in _stages(Path(source), estimator, classifier, result, tracker, clips, Path(folder)):
+            for stage in _stages(Path(source), estimator, classifier, result, answer, tracker, clips, Path(folder)):
                 keep(stage)
 
     frames, cores = sequence.num_frames, available_cores()
@@ -187,6 +195,7 @@ def _stages(
     estimator: PoseModel,
     classifier: Classifier,
     result: SourceResult,
+    answer: Callable[[PoseSequence], SourceResult],
     tracker: str,
     clips: int,
     folder: Path,
@@ -230,17 +239,22 @@ def _stages(
                     pass
             return sequence.num_frames
 
-        def classify() -> int:
-            classifier.scores(*sample, sequence.info.img_shape, clips)
+        def classify() -> int:  # all windows of everybody, or the clips of one answer
+            answer(sequence)
             return sequence.num_frames
 
         yield _timed("clips", prepare)
         yield _timed("classify", classify)
     overlay = Overlay(sequence)
+    segments = result.predictions if result.granularity != "clip" else ()
+    current = Current(segments)
+    strip = Strip(segments, float(sequence.time_s[-1]), sequence.info.img_shape) if segments else None
 
     def draw() -> int:
         for frame in ready:
-            overlay.draw(frame.image, frame.index, "benchmark")
+            image = overlay.draw(frame.image, frame.index, "benchmark", current.captions(frame.time_s))
+            if strip:
+                np.concatenate([image, strip.draw(frame.time_s)])
         return len(ready)
 
     def encode() -> int:

@@ -10,6 +10,9 @@ import logging
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,13 +39,27 @@ if TYPE_CHECKING:
 TIMELINE_OPTIONS = ("window", "step", "min_duration", "subjects")  # say nothing where one answer is asked for
 
 
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM, by which batch systems end a job, end it as an exception does: half-written files are removed."""
+    if threading.current_thread() is not threading.main_thread():  # others can't take signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class SkelactGroup(click.Group):
     """Turns errors into one line on stderr and exit code 1; ``--debug`` shows the traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with _ended_by_sigterm():
+                return super().invoke(ctx)
         except SkelactError as error:
             if ctx.params.get("debug"):
                 raise

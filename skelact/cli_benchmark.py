@@ -38,13 +38,15 @@ def benchmark(
         skelact benchmark video.mp4 --json benchmark.json
     """
     import skelact
-    from skelact import writers
+    from skelact import files, writers
 
+    if json_path not in (None, "-"):
+        files.check_writable(str(json_path), [source, *models, options["pose_model"]])
     report = skelact.benchmark(source, models, clips=int(clips), progress=not quiet, **options)
-    if json_path:
-        writers.write_json(report.to_json(), json_path)
     if json_path != "-":
         _print(source, report)
+    if json_path:
+        writers.write_json(report.to_json(), json_path)
 
 
 def _print(source: str, report: BenchmarkReport) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import itertools
 import logging
@@ -123,7 +124,7 @@ class PoseModel:
         ultralytics = load_ultralytics()
         self.name, why = (str(name), chosen) if chosen else choose_pose_model(name)
         self.device = choose_device(device)
-        precision = precision or ("fp16" if self.device.startswith("cuda") else "fp32")
+        asked, precision = precision, precision or ("fp16" if self.device.startswith("cuda") else "fp32")
         threads = torch.get_num_threads()
         path = _find(self.name)
         try:
@@ -138,14 +139,19 @@ class PoseModel:
                 f"pose model {self.name}: expected {COCO.num_joints} COCO keypoints a person, found {joints}; "
                 "take a model trained on COCO's people, such as yolo26n-pose.pt"
             )
+        if asked not in (None, self._network.precision):
+            told = "pose model %s: %s is not to be had here, %s on %s runs in %s"
+            ran = self._network.precision
+            logger.warning(told, self.name, asked, self._network.backend, self.device, ran)
         self.provenance = {
             "pose_model": Path(self.name).name,
             "pose_model_sha256": sha256_of(path) if Path(path).exists() else None,
             "ultralytics": ultralytics.__version__,
             "pose_backend": self._network.backend,
-            "pose_precision": precision,
+            "pose_precision": self._network.precision,
             "pose_imgsz": list(self._network.imgsz),
             **({"pose_model_chosen": why} if why else {}),
+            **({"pose_calibration": calibration} if (calibration := self._network.calibration) else {}),
         }
 
     def detect(self, frame: Frame) -> FramePoses:
@@ -180,12 +186,14 @@ class _Yolo:
     """Any model that ultralytics runs, by ultralytics; on CUDA in batches."""
 
     backend = "torch"
+    calibration = None
 
     def __init__(self, path: str, name: str, device: str, precision: str) -> None:
         self._yolo = load_ultralytics().YOLO(path, task="pose")
         if self._yolo.task != "pose":
             raise SkelactError(f"pose model {name}: expected a pose model, found one for {self._yolo.task!r}")
-        self._device, self._quantize = device, 16 if precision == "fp16" else None
+        self.precision = "fp16" if precision == "fp16" and device.startswith("cuda") else "fp32"
+        self._device, self._quantize = device, 16 if self.precision == "fp16" else None
         found = self._results([np.zeros((64, 64, 3), np.uint8)])[0]
         self.joints = 0 if found.keypoints is None else int(found.keypoints.data.shape[1])
         self.imgsz: tuple[int, int] = tuple(self._yolo.predictor.imgsz)
@@ -212,11 +220,16 @@ class _Yolo:
 
     def detect_each(self, pictures: Iterable[tuple[Frame, Array]]) -> Iterator[tuple[Frame, Detections]]:
         size = self._batch_size()
-        with contextlib.closing(read_ahead(pictures, max(2 * size, 8))) as ready:
-            while batch := list(itertools.islice(ready, size)):
-                results = self._results([image for _, image in batch])
-                for (frame, _), result in zip(batch, results, strict=True):
-                    yield frame, _detections(result)
+
+        def found() -> Iterator[tuple[Frame, Detections]]:
+            with contextlib.closing(read_ahead(pictures, max(2 * size, 8))) as ready:
+                while batch := list(itertools.islice(ready, size)):
+                    results = self._results([image for _, image in batch])
+                    for (frame, _), result in zip(batch, results, strict=True):
+                        yield frame, _detections(result)
+
+        with contextlib.closing(read_ahead(found(), 2 * size)) as answers:  # who takes them follows people meanwhile
+            yield from answers
 
     def stages(self, images: Sequence[Array]) -> dict[str, Callable[[], int]]:
         """The steps of ``detect_each`` alone, to be timed; each tells for how many pictures it was done."""
@@ -279,7 +292,12 @@ def _load(
     """The network in the best backend, or in the one that is asked for."""
     settings = precision, MIN_BBOX_SCORE, MAX_PERSONS, live
     if Path(path).is_dir() and any(Path(path).glob("*.xml")) and device == "cpu":
-        return OpenVinoNetwork(Path(path), *settings)
+        if backend == "torch":
+            raise SkelactError(f"pose model {name}: is a folder for OpenVINO; leave --backend torch out")
+        network = OpenVinoNetwork(Path(path), *settings)
+        if precision == "int8" != network.precision:
+            raise SkelactError(f"pose model {name}: is not in int8; give the .pt, which is quantised once")
+        return network
     is_pt = path.lower().endswith(".pt")
     if precision == "int8" and not (is_pt and device == "cpu" and backend != "torch" and has_openvino()):
         raise SkelactError(
@@ -302,7 +320,7 @@ def _load(
             if backend == "openvino" or precision == "int8":
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-    network = _Yolo(path, name, device, precision)  # a bad file is told of here, whoever stumbled over it first
+    yolo = _Yolo(path, name, device, precision)  # a bad file is told of here, whoever stumbled over it first
     if reason:
         logger.warning(
             "pose model %s: OpenVINO does not take it (%s); PyTorch does. Without %s it is exported anew",
@@ -310,7 +328,7 @@ def _load(
             reason,
             files.cache_folder() / "openvino",
         )
-    return network
+    return yolo
 
 
 def single_bodies(keypoint: Array, bbox: Array, bbox_score: Array) -> Array:
@@ -384,9 +402,10 @@ def _told_clearly(name: str) -> Any:
     except SkelactError:
         raise
     except (ModuleNotFoundError, ImportError) as error:
-        missing = error.name or str(error)
-        hint = ", skelact's extra of that name" if missing == "openvino" else ""
-        raise SkelactError(f"pose model {name}: needs {missing}{hint} (pip install {missing})") from error
+        if not error.name or importlib.util.find_spec(error.name):  # it is there, but something that it needs is not
+            raise SkelactError(f"pose model {name}: a library that it needs can't be loaded: {error}") from error
+        hint = ", skelact's extra of that name" if error.name == "openvino" else ""
+        raise SkelactError(f"pose model {name}: needs {error.name}{hint} (pip install {error.name})") from error
     except PermissionError as error:
         raise SkelactError(
             f"pose model {name}: no permission to read or write {error.filename}; a published model is kept in "

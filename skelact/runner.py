@@ -28,6 +28,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ENGINES = ("local", "ray")
+STOP_S = 5.0  # that a process may take to clean up when it is told to end
 RAY_RETRIES = 3  # of a task whose node or process died; Ray does them, elsewhere
 GPU_WORKERS = 4  # enough to decode for one GPU
 
@@ -167,6 +168,8 @@ class _Worker:
     def stop(self) -> int | None:
         """Wait for its end, and tell its exit code."""
         self.pipe.close()
+        self.process.join(STOP_S)
+        self.process.kill()
         self.process.join()
         return self.process.exitcode
 
@@ -190,6 +193,7 @@ def _work(task: Callable[[Any], Any], pipe: Connection, number: int, workers: in
 def _prepare_worker(number: int, workers: int) -> None:
     """Give a worker its share of the cores, and leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what it was writing is removed
     # tqdm's own lock holds a semaphore, which Python reports as leaked when the pool stops its processes.
     tqdm.set_lock(threading.RLock())
     if hasattr(os, "sched_setaffinity"):  # read by torch, OpenVINO and FFmpeg alike; Linux only

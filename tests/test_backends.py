@@ -16,13 +16,13 @@ import pytest
 
 import skelact.backends
 import skelact.pose
-from skelact.backends import exported
+from skelact.backends import exported, quantised
 from skelact.errors import SkelactError
 from skelact.exported import openvino_core
-from skelact.files import cache_folder
+from skelact.files import cache_folder, sha256_of
 from skelact.pose import PoseModel
 from skelact.structures import Frame, FramePoses
-from skelact.video import read_frames
+from skelact.video import VideoWriter, read_frames
 from skelact.yolo import load_ultralytics
 
 pytest.importorskip("openvino", reason="needs the extra openvino")
@@ -135,6 +135,8 @@ def test_int8_is_calibrated_once_on_a_video(
 ) -> None:
     pytest.importorskip("nncf", reason="needs the extra int8")
     monkeypatch.setattr(skelact.backends, "CALIBRATION_FRAMES", 10)
+    monkeypatch.setattr(skelact.backends, "MIN_CALIBRATION_FRAMES", 5)
+    caplog.set_level(logging.INFO, "skelact")
     film = shared / "media" / "jesse_dance.mp4"
     with pytest.raises(SkelactError, match="int8 is calibrated on a video file, this once"):
         PoseModel(weights, "cpu", precision="int8")
@@ -148,6 +150,43 @@ def test_int8_is_calibrated_once_on_a_video(
         distance = np.linalg.norm(found.keypoint[:, None] - exact.keypoint, axis=-1).mean(-1)
         apart.append(distance[exact.bbox_score.argmax() % len(found.keypoint)].min() / frame.image.shape[0])
     assert 0 < np.mean(apart) < 0.02, "of the picture's height"
+    told = again.provenance["pose_calibration"]
+    assert told["video_sha256"] == sha256_of(film)
+    assert 0.8 * told["people"] <= told["found"] <= told["people"]
+    assert 0 < told["px"] < 10
+    assert f"int8 finds {told['found']} of the {told['people']} people of fp32" in caplog.text
+
+
+def test_int8_is_not_calibrated_on_pictures_without_people(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nncf", reason="needs the extra int8")
+    monkeypatch.setenv("SKELACT_CACHE", str(tmp_path))
+    with VideoWriter(tmp_path / "black.mp4", (120, 160), 30) as writer:
+        for k in range(40):
+            writer.write(np.zeros((120, 160, 3), np.uint8), k / 30)
+    with pytest.raises(SkelactError, match=r"int8 is calibrated on frames with people.* found 0"):
+        quantised(weights, tmp_path / "black.mp4")
+
+
+def test_the_precision_that_ran_is_told(shared: Path, weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = PoseModel(weights, "cpu", "torch", "bf16")
+    assert model.provenance["pose_precision"] == "fp32"
+    assert "bf16 is not to be had here, torch on cpu runs in fp32" in caplog.text
+    folder = shared / "weights" / "yolov8n-pose_int8_openvino_model"
+    assert PoseModel(folder, "cpu").provenance["pose_precision"] == "int8"
+    with pytest.raises(SkelactError, match="leave --backend torch out"):
+        PoseModel(folder, "cpu", "torch")
+    with pytest.raises(SkelactError, match=r"is not in int8; give the \.pt"):
+        PoseModel(exported(weights), "cpu", precision="int8")
+
+
+def test_an_export_that_lacks_a_file_is_made_anew(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKELACT_CACHE", str(tmp_path))
+    (exported(weights) / "pose.xml").unlink()
+    assert PoseModel(weights, "cpu", "openvino").provenance["pose_backend"] == "openvino"
 
 
 def test_int8_is_for_the_cpu(weights: Path) -> None:

@@ -12,9 +12,11 @@ import pytest
 import stand_ins
 from click.testing import CliRunner
 
+import skelact
 import skelact.benchmarking
 from skelact.benchmarking import Stage, _floor
 from skelact.cli import main
+from skelact.errors import SkelactError
 from skelact.video import read_frames
 
 STAGES = ["decode", "letterbox", "pose", "post-process", "track", "clips", "classify", "draw", "encode"]
@@ -63,6 +65,16 @@ def test_a_video_in_which_nobody_is_found(video: Path, backend: str) -> None:
 def test_people_are_classified_too(video: Path, shared: Path) -> None:
     report, _ = told(video, "--pose-model", shared / "weights" / "yolov8n-pose_int8_openvino_model")
     assert [stage["name"] for stage in report["stages"]] == STAGES
+
+
+def test_the_video_is_not_overwritten(video: Path) -> None:
+    before = video.read_bytes()
+    result = CliRunner().invoke(main, ["benchmark", str(video), "--json", str(video)])
+    assert result.exit_code == 1
+    assert "the output would replace its source" in result.stderr
+    assert video.read_bytes() == before
+    with pytest.raises(SkelactError, match="rounds: expected a number from 1 on, found 0"):
+        skelact.benchmark(video, rounds=0)
 
 
 def test_the_floor_is_what_two_stages_side_by_side_take() -> None:

@@ -12,6 +12,7 @@ import pytest
 from tqdm import tqdm
 
 from skelact.errors import SkelactError
+from skelact.files import atomic_path
 from skelact.runner import Lost, default_workers, run_tasks
 
 
@@ -51,6 +52,14 @@ def die_once(marker: str) -> str:
 def slow_double(number: int) -> int:
     time.sleep(1.0)
     return 2 * number
+
+
+def write_slowly(path: str) -> None:
+    """The first one at once."""
+    with atomic_path(path) as part:
+        part.touch()
+        if "0.txt" not in path:
+            time.sleep(60)
 
 
 def draw_bar(number: int) -> str:
@@ -103,6 +112,16 @@ def test_a_caller_who_stops_early_leaves_no_processes() -> None:
     start = time.monotonic()
     tasks.close()
     assert time.monotonic() - start < 20, "the other 40 tasks were not waited for"
+
+
+def test_what_a_stopped_process_was_writing_is_removed(tmp_path: Path) -> None:
+    tasks = run_tasks(write_slowly, [str(tmp_path / f"{k}.txt") for k in range(3)], 2)
+    next(tasks)
+    deadline = time.monotonic() + 20
+    while len(list(tmp_path.glob(".skelact-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    tasks.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.txt"]
 
 
 def test_cores_are_shared_out() -> None:
