@@ -97,6 +97,11 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
+def numbered_classes(count: int) -> tuple[str, ...]:
+    """What classes are called that have no name."""
+    return tuple(f"class_{k}" for k in range(count))
+
+
 def load_checkpoint(
     path: str | Path,
     stream: str | None = None,
@@ -118,7 +123,7 @@ def load_checkpoint(
     path, layout = Path(path), as_layout(layout)
     if not path.is_file():
         raise SkelactError(f"{path}: no such checkpoint file")
-    if _is_safetensors(path):
+    if is_safetensors(path):
         checkpoint = _load_own(path)
         clips = checkpoint.clips
         if stream and stream != clips.stream:
@@ -148,8 +153,8 @@ def load_checkpoint(
 # --- ours --------------------------------------------------------------------------------------------------------
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Safetensors start with the length of their JSON header (8 bytes, little endian) and the header's brace."""
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one, as ours are: by the length of its JSON header (8 bytes, little endian) and its brace."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -235,7 +240,7 @@ def _from_foreign(path: Path, stream: str | None, layout: Layout | None, strides
         clip_len=_number_in(config, "clip_len") or ClipSettings.clip_len,
         num_person=_number_in(config, "num_person") or (1 if layout == HAND else ClipSettings.num_person),
     )
-    class_names = _class_names_of(meta) or tuple(f"class_{i}" for i in range(model.num_classes))
+    class_names = _class_names_of(meta) or numbered_classes(model.num_classes)
     return Checkpoint(model, clips, class_names, state_dict, provenance={"source": path.name})
 
 

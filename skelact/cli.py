@@ -383,10 +383,11 @@ def info(
 
 def _print_report(report: dict[str, Any]) -> None:
     click.echo(report["file"])
+    persons = "1 person" if report["num_person"] == 1 else f"{report['num_person']} persons"
     rows = {
         "layout": f"{report['layout']} ({report['num_joints']} joints, {report['dims']}D)",
         "stream": report["stream"],
-        "clip": f"{report['num_person']} persons x {report['clip_len']} frames, {report['in_channels']} channels",
+        "clip": f"{persons} x {report['clip_len']} frames, {report['in_channels']} channels",
         "blocks": f"{len(report['channels'])} ({', '.join(map(str, report['channels']))})",
         "parameters": f"{report['parameters'] / 1e6:.2f} M",
         "operations": f"{report['operations'] / 1e9:.2f} G for one clip",

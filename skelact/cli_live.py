@@ -7,9 +7,9 @@ import logging
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -133,15 +133,8 @@ def live(
         )
         if show:
             viewers.append(lambda view: _show(draw(view()), session))
-        told_s = time.monotonic()
-
-        def report(view: Any) -> None:
-            nonlocal told_s
-            if report_every and not quiet and time.monotonic() - told_s >= report_every:
-                told_s = time.monotonic()
-                click.echo(str(session.report), err=True)
-
-        viewers.append(report)
+        if report_every and not quiet:  # while a stream is away, too
+            stack.enter_context(_every(report_every, lambda: click.echo(str(session.report), err=True)))
         for number in (signal.SIGINT, signal.SIGTERM):
             stack.callback(signal.signal, number, signal.signal(number, lambda *_: session.stop()))
         for event in session:
@@ -151,6 +144,24 @@ def live(
                 page.tell(content)
         if not quiet:
             click.echo(str(session.report), err=True)
+
+
+@contextmanager
+def _every(seconds: float, work: Callable[[], None]) -> Iterator[None]:
+    """Do something again and again, in a thread."""
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _show(image: Any, session: Any) -> None:

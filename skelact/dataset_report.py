@@ -417,7 +417,8 @@ def _plot_classes(axes: Axes, report: DatasetReport) -> None:
     axes.barh(rows, totals, color=_GREY, height=0.7, label="all")
     for color, split in zip(_COLORS * (1 + len(report.splits) // len(_COLORS)), report.splits, strict=False):
         counts = [count.splits.get(split, 0) for count in report.classes]
-        axes.plot(counts, rows, "o", color=color, markersize=5, label=split, clip_on=False)
+        label = f" {split}"  # matplotlib hides what begins with "_"
+        axes.plot(counts, rows, "o", color=color, markersize=5, label=label, clip_on=False)
     axes.set_yticks(rows, [name if len(name) < 40 else name[:39] + "…" for name in names], fontsize=8)
     axes.invert_yaxis()
     axes.margins(y=0.01)

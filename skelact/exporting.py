@@ -97,7 +97,8 @@ def export(
     if isinstance(member.checkpoint, ExportedCheckpoint):
         raise SkelactError(f"{model}: is an export already; export the checkpoint that it was made from")
     out = Path(out) if out is not None else _beside(model, suffix)
-    check_writable(out, [member.path])
+    for path in (out, out.with_suffix(".bin")) if format == "openvino" else (out,):
+        check_writable(path, [member.path])
     write, packages = _WRITERS[format]
     made_by = {**versions(), **{name: import_extra(name, format).__version__ for name in packages}}
     record = {

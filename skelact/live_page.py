@@ -37,7 +37,9 @@ table{border-collapse:collapse}td{padding:.1rem .8rem .1rem 0}</style>
 <h1>skelact live</h1><img id="video" alt="the live picture"><table id="events"></table>
 <script>
 document.getElementById("video").src = "video" + location.search;
-new EventSource("events" + location.search).onmessage = (message) => {
+const source = new EventSource("events" + location.search);
+source.onopen = () => { document.getElementById("events").textContent = ""; };  // all are told once more
+source.onmessage = (message) => {
   const event = JSON.parse(message.data), table = document.getElementById("events"), row = table.insertRow(0);
   for (const text of [event.event, event.start_s.toFixed(1) + " s", "person " + event.track_ids.join("+"),
                       event.class_name, event.score.toFixed(2)]) row.insertCell().textContent = text;

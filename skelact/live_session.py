@@ -181,7 +181,7 @@ class LiveSession:
     @property
     def report(self) -> LiveReport:
         """How it goes so far."""
-        found = np.array(self._latencies)
+        found = np.array(list(self._latencies))  # copied at once: another thread may ask
         median, p95 = np.percentile(found, (50, 95)) if len(found) else (math.nan, math.nan)
         frames = self._frames
         counts = (frames.num_read, self._num_seen, frames.num_dropped, frames.num_reconnects, self._num_windows)

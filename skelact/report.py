@@ -207,7 +207,7 @@ def _video_of(
     if not found.is_file():
         logger.warning("%s: not found from here; the page will look for it there", found)
     relative = os.path.relpath(found.resolve(), out.resolve().parent)
-    return quote(Path(relative).as_posix())
+    return quote(os.fsencode(Path(relative).as_posix()))
 
 
 def _overlay_in(folder: Path, result: Mapping[str, Any]) -> Path:

@@ -53,18 +53,20 @@ def keep_inside(sequence: PoseSequence, regions: Sequence[Region]) -> PoseSequen
     """
     if not regions:
         return sequence
+    if any(track.keypoint.shape[-1] == 3 for track in sequence.tracks):
+        raise SkelactError(f"{sequence.info.path}: --roi is for pictures, and these poses are in 3D; leave it out")
     img_shape = sequence.info.img_shape
     polygons = [region.pixels(img_shape).astype(np.float32) for region in regions]
-    tracks = tuple(kept for track in sequence.tracks if (kept := _part_inside(track, polygons)))
+    tracks = tuple(kept for track in sequence.tracks if (kept := _part_inside(track, polygons, img_shape)))
     if "pose_model" in sequence.provenance:  # of pickles the order is the file's
         tracks = rank_tracks(tracks, img_shape, sequence.num_frames)
     return replace(sequence, tracks=tracks)
 
 
-def _part_inside(track: Track, polygons: Sequence[Array]) -> Track | None:
+def _part_inside(track: Track, polygons: Sequence[Array], img_shape: tuple[int, int]) -> Track | None:
     bbox = boxed(track).bbox
     assert bbox is not None
-    feet = np.stack([(bbox[:, 0] + bbox[:, 2]) / 2, bbox[:, 3]], axis=1)
+    feet = np.stack([(bbox[:, 0] + bbox[:, 2]) / 2, bbox[:, 3]], axis=1).clip(0, img_shape[::-1])  # of the picture
     inside = track.present & [any(_holds(polygon, point) for polygon in polygons) for point in feet]
     if not inside.any():
         return None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from itertools import pairwise
 
 from skelact.calibration import UNKNOWN
 from skelact.structures import Prediction, SourceResult
+
+NO_MARKUP = str.maketrans("<>{}", "‹›()")  # which players of SubRip take for formatting
 
 
 def who(track_ids: tuple[int, ...]) -> str:
@@ -27,16 +30,20 @@ def of_the_file(result: SourceResult) -> float:
 
 def to_srt(result: SourceResult) -> str:
     """SubRip. Players show one cue at a time, so each tells all that goes on, with a line for each person and pair."""
-    segments, shift_s = known(result), of_the_file(result)
+    shift_s = of_the_file(result)
+    segments = [  # in whole milliseconds, so that nearly the same time is the same
+        replace(segment, start_s=round(segment.start_s + shift_s, 3), stop_s=round(segment.stop_s + shift_s, 3))
+        for segment in known(result)
+    ]
     cues: list[str] = []
     for start_s, stop_s in pairwise(sorted({time for s in segments for time in (s.start_s, s.stop_s)})):
         lines = [
-            f"{who(segment.track_ids)}: {_line(segment.class_name)}"
+            f"{who(segment.track_ids)}: {_line(segment.class_name).translate(NO_MARKUP)}"
             for segment in segments
             if segment.start_s <= start_s and segment.stop_s >= stop_s
         ]
         if lines:
-            span = f"{clock(start_s + shift_s)} --> {clock(stop_s + shift_s)}".replace(".", ",")
+            span = f"{clock(start_s)} --> {clock(stop_s)}".replace(".", ",")
             cues.append("\n".join([str(len(cues) + 1), span, *lines]))
     return "".join(f"{cue}\n\n" for cue in cues)
 

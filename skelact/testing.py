@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from skelact.annotations import AnnotationSet, Header, dataset_sha256, open_annotations
+from skelact.checkpoint import numbered_classes
 from skelact.classifier import Classifier, find_class
 from skelact.dataset import ClipDataset, samples_of
 from skelact.dumps import ScoreDump, save_dump
@@ -154,8 +155,7 @@ def _labels(
             )
     if names is None or names == model_names:
         return labels, model_names
-    nameless = all(name == f"class_{k}" for k, name in enumerate(model_names))
-    if nameless and len(names) == len(model_names):
+    if model_names == numbered_classes(len(names)):
         return labels, names
     index = {label: find_class(names[label], model_names) for label in set(labels.tolist())}
     strangers = sorted(names[label] for label, found in index.items() if found is None)
@@ -165,5 +165,12 @@ def _labels(
             f"{'is' if len(strangers) == 1 else 'are'} none of the model's {len(model_names)} "
             f"({', '.join(model_names[:3])}, ...); test with a model of these classes"
         )
+    of_index = {found: label for label, found in index.items()}
+    for label, found in index.items():
+        if label != of_index[found]:
+            raise SkelactError(
+                f"{data}: its classes {names[label]!r} and {names[of_index[found]]!r} are one of the model's, "
+                f"{model_names[found or 0]!r}; merge them first"
+            )
     logger.warning("%s: its classes or their order are not the model's; they are matched by name", data)
     return np.array([index[label] for label in labels.tolist()]), model_names

@@ -23,7 +23,7 @@ from tqdm import tqdm
 import skelact
 from skelact.annotations import PICKLE_FPS, AnnotationSet, dataset_sha256, open_annotations
 from skelact.calibration import calibrate
-from skelact.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from skelact.checkpoint import Checkpoint, is_safetensors, load_checkpoint, numbered_classes, save_checkpoint
 from skelact.clips import STREAMS, ClipSettings
 from skelact.dataset import ClipDataset, batches, samples_of
 from skelact.errors import SkelactError
@@ -172,7 +172,7 @@ def train_streams(
     settings = settings or TrainSettings()
     for stream in STREAMS:  # rather than after hours with the streams before it
         if options.get("init") is not None:
-            _start(options["init"], replace(settings, stream=stream))
+            _start(options["init"], replace(settings, stream=stream), as_layout(options.get("layout")))
         if not options.get("resume") and any((Path(out) / stream).glob("*.safetensors")):
             raise SkelactError(
                 f"{Path(out) / stream} holds a run already; go on with --resume, or choose another --out"
@@ -213,7 +213,7 @@ def prepare(
     Raises:
         SkelactError: the data don't train, or the checkpoint to start from does not fit them.
     """
-    start = None if init is None else _start(init, settings)
+    start = None if init is None else _start(init, settings, layout)
     if layout is not None:  # whatever the file tells
         dataset = replace(dataset, layout=layout.name)
     clips = _clip_settings(dataset, settings, layout, start)
@@ -231,7 +231,7 @@ def prepare(
         augmentations=settings.augmentations,
         augment_strength=settings.augment_strength,
     )
-    validation = None
+    validation, held_out = None, []
     if val_split:
         held_out = samples_of(dataset, val_split, clips)
         validation = ClipDataset(dataset.annotations, held_out, clips, train=False)
@@ -241,8 +241,7 @@ def prepare(
     headers = dataset.headers()
     all_labels = tuple(header.label for header in headers)
     clip_s = float(np.median([headers[k].shape[1] / (headers[k].fps or PICKLE_FPS) for k in indices]))
-    labels = [headers[k].label or 0 for k in indices]
-    class_names = dataset.class_names or tuple(f"class_{k}" for k in range(max(labels) + 1))
+    class_names = dataset.class_names or _class_names([headers[k].label or 0 for k in (*indices, *held_out)], start)
     for name, part in ((split, training), (val_split, validation)):
         for header in (headers[k] for k in (part.indices if part else ())):
             if header.label is None or not 0 <= header.label < len(class_names):
@@ -250,6 +249,10 @@ def prepare(
                     f"sample {header.frame_dir}{f' of split {name}' if name else ''}: expected a label in "
                     f"0..{len(class_names) - 1}, one of {len(class_names)} classes, found {header.label}"
                 )
+    held_labels, trained_labels = ({headers[k].label or 0 for k in part} for part in (held_out, indices))
+    if unseen := held_labels - trained_labels:
+        some = ", ".join(class_names[k] for k in sorted(unseen)[:3])
+        logger.warning("%d classes of split %s have no sample to train on: %s", len(unseen), val_split, some)
     model = ModelSettings(
         clips.in_channels,
         clips.layout.num_joints,
@@ -266,16 +269,25 @@ def prepare(
     return Job(clips, model, class_names, training, validation, split, val_split, start, all_labels, clip_s)
 
 
-def _start(init: str | Path, settings: TrainSettings) -> Checkpoint:
-    """The checkpoint to start from."""
+def _class_names(labels: Sequence[int], start: Checkpoint | None) -> tuple[str, ...]:
+    """Of a dataset that names none: those of the checkpoint to start from, if they are as many."""
+    count = max(labels) + 1
+    return start.class_names if start and len(start.class_names) == count else numbered_classes(count)
+
+
+def _start(init: str | Path, settings: TrainSettings, layout: Layout | None) -> Checkpoint:
+    """The checkpoint to start from; the layout is that of one that tells none."""
     found = resolve(init)
     if len(found) != 1:
         files = ", ".join(str(each.path) for each in found)
         raise SkelactError(f"{init}: expected one checkpoint to start from, found several that are fused: {files}")
     if is_exported(found[0].path):
         raise SkelactError(f"{init}: an export can't be trained; start from the checkpoint that it was made of")
-    stream = settings.stream if found[0].published is None else found[0].published.stream
-    checkpoint = load_checkpoint(found[0].path, stream)
+    path, published = found[0].path, found[0].published
+    if published:
+        checkpoint = load_checkpoint(path, published.stream, class_names=published.class_names)
+    else:
+        checkpoint = load_checkpoint(path, settings.stream, None if is_safetensors(path) else layout)
     if checkpoint.clips.stream != settings.stream:
         raise SkelactError(f"{init}: is for stream {checkpoint.clips.stream!r}; train it with --stream of that name")
     return checkpoint
@@ -657,14 +669,15 @@ class Average:
 
 
 def _network(job: Job) -> STGCNPP:
-    """New, or with the weights to start from; a head for other classes is new."""
+    """New, or with the weights to start from; a head for other classes is new, and one in another order is sorted."""
     network = STGCNPP(job.model, job.clips.layout.adjacency())
     if job.init:
-        weights = dict(job.init.state_dict)
-        if job.init.class_names != job.class_names:
-            logger.warning(
-                "the head is replaced: %d classes before, %d now", len(job.init.class_names), len(job.class_names)
-            )
+        weights, before = dict(job.init.state_dict), job.init.class_names
+        if sorted(before) == sorted(job.class_names) and len(set(before)) == len(before):
+            order = [before.index(name) for name in job.class_names]
+            weights |= {name: tensor[order] for name, tensor in weights.items() if name.startswith("cls_head.fc.")}
+        elif len(before) != len(job.class_names) or before != numbered_classes(len(before)):
+            logger.warning("the head is replaced: %d classes before, %d now", len(before), len(job.class_names))
             weights |= {f"cls_head.{name}": tensor for name, tensor in network.cls_head.state_dict().items()}
         network.load_state_dict(weights)
     return network

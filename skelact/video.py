@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import queue
+import re
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -336,7 +337,10 @@ def _open_video(path: str | Path) -> Iterator[tuple[Any, Any]]:
         if path.is_dir():
             raise SkelactError(f"{path}: expected a video, found a folder; give the path of one file")
         if not path.exists():
-            raise SkelactError(f"{path}: no such file; give the path of a video")
+            hint = (
+                "skelact live takes addresses" if re.match(r"[a-z]{3,5}:/", str(path)) else "give the path of a video"
+            )
+            raise SkelactError(f"{path}: no such file; {hint}")
         if path.is_file() and path.stat().st_size == 0:
             raise SkelactError(f"{path}: expected a video, found an empty file; copy or download it again")
         # "file:" and the whitelist: a path is never an address, and a playlist opens nothing on the network.

@@ -250,6 +250,10 @@ def test_a_checkpoint_is_not_overwritten(model: Path, tmp_path: Path) -> None:
     odd.hardlink_to(tmp_path / "odd.safetensors")
     with pytest.raises(SkelactError, match="the output would replace its source"):
         export(tmp_path / "odd.safetensors", odd)
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    shutil.copy(model, tmp_path / "odd.bin")  # where the weights of odd.xml would go
+    with pytest.raises(SkelactError, match="the output would replace its source"):
+        export(tmp_path / "odd.bin", format="openvino")
 
 
 @pytest.mark.parametrize(("format", "package"), [("onnx", "onnx"), ("onnx", "onnxruntime"), ("openvino", "openvino")])

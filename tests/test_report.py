@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,6 +219,13 @@ def test_a_video_that_is_missing_is_told(folder: Path) -> None:
         page_of(gone, embed=True)
     said = skelact_with("report", folder / "a.json", "--out", folder / "a.json")
     assert "the output would replace its source" in said.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode elsewhere")
+def test_a_video_whose_name_is_no_unicode(folder: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    (folder / name).touch()
+    assert "caf%E9.mp4" in page_of(save(folder / "odd.json", result(name)))
 
 
 def test_times_are_read_easily() -> None:

@@ -50,6 +50,20 @@ def test_feet_count_and_not_heads() -> None:
     assert keep_inside(sequence_of(standing), [wall]).tracks == ()
 
 
+def test_feet_below_the_picture_are_at_its_edge() -> None:
+    cut_off = person(1, x=320, y=460)
+    assert cut_off.bbox is not None
+    assert cut_off.bbox[0, 3] > 480
+    assert len(keep_inside(sequence_of(cut_off), [Region.parse("0,0 1,0 1,1 0,1")]).tracks) == 1
+
+
+def test_poses_in_3d_are_in_no_region_of_a_picture() -> None:
+    flat = person(1, x=320)
+    solid = replace(flat, keypoint=np.concatenate([flat.keypoint, flat.keypoint[..., :1]], axis=-1), bbox=None)
+    with pytest.raises(SkelactError, match="these poses are in 3D; leave it out"):
+        keep_inside(sequence_of(solid), [LEFT])
+
+
 def test_several_regions_add_up_and_none_is_everywhere() -> None:
     both = sequence_of(person(1, x=160), person(2, x=480))
     right = Region.parse("0.5,0 1,0 1,1 0.5,1")

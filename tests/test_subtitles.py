@@ -33,10 +33,18 @@ RESULT = SourceResult(
 def test_srt_has_one_cue_at_a_time() -> None:
     assert to_srt(RESULT) == (
         "1\n00:00:00,000 --> 00:00:01,000\nPerson 1: walk\n\n"
-        '2\n00:00:01,000 --> 00:00:02,500\nPerson 1: walk\nPerson 2: say "<b>hi</b>" & wave → leave\n\n'
-        '3\n00:00:02,500 --> 00:00:04,000\nPerson 2: say "<b>hi</b>" & wave → leave\n\n'
+        '2\n00:00:01,000 --> 00:00:02,500\nPerson 1: walk\nPerson 2: say "‹b›hi‹/b›" & wave → leave\n\n'
+        '3\n00:00:02,500 --> 00:00:04,000\nPerson 2: say "‹b›hi‹/b›" & wave → leave\n\n'
         "4\n01:01:01,000 --> 01:01:02,250\nPersons 1, 2: shake hands\n\n"
     )
+
+
+def test_times_that_differ_by_less_than_a_millisecond_make_no_cue() -> None:
+    times = [segment(0.0, 12 * 0.1, "walk", 1), segment(36 / 30, 2.0, "run", 2)]
+    assert [line for line in to_srt(SourceResult("a.mp4", predictions=tuple(times))).splitlines() if "-->" in line] == [
+        "00:00:00,000 --> 00:00:01,200",
+        "00:00:01,200 --> 00:00:02,000",
+    ]
 
 
 def test_vtt_has_a_cue_for_each_segment() -> None:

@@ -162,6 +162,11 @@ def test_classes_are_matched_by_name(truth: AnnotationSet, model: Path, tmp_path
     found = measure(data, model)
     assert found.class_names == CLASSES
     assert found.metrics.top1 == pytest.approx(5 / 8)
+    both = [replace(sample, label=k % 2) for k, sample in enumerate(truth.annotations)]
+    names = (CLASSES[0].title(), CLASSES[0])
+    twice = saved(truth, tmp_path / "twice.pkl", annotations=both, class_names=names)
+    with pytest.raises(SkelactError, match=rf"are one of the model's, '{CLASSES[0]}'; merge them first"):
+        measure(twice, model)
 
 
 def test_other_classes_are_refused(truth: AnnotationSet, model: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import skelact
@@ -22,6 +23,7 @@ from skelact.cli import main
 from skelact.errors import SkelactError
 from skelact.recipes import RECIPES
 from skelact.run_folder import RunFolder
+from skelact.skeleton import Layout
 from skelact.training import train
 
 TINY = replace(
@@ -302,6 +304,46 @@ def test_a_checkpoint_that_does_not_fit_is_no_start(
     save_annotations(other, tmp_path / "other.pkl")
     with pytest.raises(SkelactError, match=message):
         train(tmp_path / "other.pkl", tmp_path / "run", replace(QUICK, **change), init=first.best, progress=False)
+
+
+def test_a_head_for_the_same_classes_stays(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = dataset()
+    save_annotations(replace(whole, class_names=None), tmp_path / "bare.pkl")
+    swapped = [replace(sample, label=1 - (sample.label or 0)) for sample in whole.annotations]
+    save_annotations(replace(whole, annotations=swapped, class_names=("right", "left")), tmp_path / "swapped.pkl")
+    first = train(data, tmp_path / "first", QUICK, progress=False)
+    bare = train(tmp_path / "bare.pkl", tmp_path / "bare", QUICK, progress=False)
+    still = replace(QUICK, epochs=1, lr=1e-9, freeze=True)
+    for name, start in (("bare.pkl", first), ("swapped.pkl", first), ("set.pkl", bare)):
+        again = train(tmp_path / name, tmp_path / f"{name}-again", still, init=start.best, progress=False)
+        before, after = (weights_of(report.best)["cls_head.fc.weight"] for report in (start, again))
+        is_swapped = name == "swapped.pkl"
+        assert load_checkpoint(again.best).class_names == (("right", "left") if is_swapped else ("left", "right"))
+        np.testing.assert_allclose(after, before[::-1] if is_swapped else before, atol=1e-6, err_msg=name)
+    assert "the head is replaced" not in caplog.text
+
+
+def test_a_foreign_checkpoint_has_the_layout_that_is_given(tmp_path: Path) -> None:
+    save_annotations(dataset(joints=12, layout="mine"), tmp_path / "set.pkl")
+    layout = Layout("mine", tuple(map(str, range(12))), tuple((k, k - 1) for k in range(1, 12)), 0)
+    first = train(tmp_path / "set.pkl", tmp_path / "first", replace(QUICK, epochs=1), layout=layout, progress=False)
+    foreign = {"state_dict": load_checkpoint(first.best).state_dict}
+    torch.save(foreign, tmp_path / "joint.pth")
+    settings = replace(QUICK, epochs=1)
+    again = train(
+        tmp_path / "set.pkl", tmp_path / "again", settings, layout=layout, init=tmp_path / "joint.pth", progress=False
+    )
+    assert load_checkpoint(again.best).clips.layout == layout
+
+
+def test_classes_are_those_of_both_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = dataset()
+    *others, last = whole.annotations
+    three = replace(whole, annotations=[*others, replace(last, label=2)], class_names=None)
+    save_annotations(three, tmp_path / "set.pkl")
+    report = train(tmp_path / "set.pkl", tmp_path / "run", replace(QUICK, epochs=1), progress=False)
+    assert load_checkpoint(report.best).class_names == ("class_0", "class_1", "class_2")
+    assert "1 classes of split val have no sample to train on: class_2" in caplog.text
 
 
 def test_training_that_skips_empty_slots(data: Path, tmp_path: Path) -> None:
