@@ -226,7 +226,7 @@ def predict(
     json_dir = json_path if json_path and (json_path.endswith("/") or Path(json_path).is_dir()) else None
     for output in (f"{json_dir}/result.json" if json_dir else json_path, csv_path):
         if output not in (None, "-"):
-            check_writable(str(output), [*sources, *models, layout, class_names])
+            check_writable(str(output), [*pipeline.expand_sources(sources), *models, layout, class_names])
     if quiet:
         logging.getLogger("skelact").setLevel(logging.ERROR)
     out = sys.stderr if "-" in (json_path, csv_path) else sys.stdout

@@ -22,6 +22,8 @@ NORMALISERS = ("published", "body")
 SAMPLINGS = ("uniform", "interpolate")
 KNOWN_SCORE = 0.3
 IRREGULAR = 1.0  # frames by which one may come early or late
+HOLE_FRAMES = 10  # without a frame for so long nothing is known
+HOLE_S = 2.0  # of a hole is kept
 NOWHERE = 1e-8  # metres: a person all of whose coordinates are smaller is not there
 TEST_SPAN = 0.9  # share of the sample in each of several interpolated test clips
 # Test clips are random but always the same: the field seeds NumPy's legacy generator with this for each sample.
@@ -412,6 +414,8 @@ def regular(
 ) -> tuple[Array, Array | None, float]:
     """The same poses at a constant rate, and the rate; untouched where no frame is off by more than ``IRREGULAR``.
 
+    Where no frame came for ``HOLE_FRAMES`` there are no poses, for ``HOLE_S`` at most: what is longer is shortened.
+
     Args:
         keypoint, keypoint_score: (M, T, V, C) and (M, T, V).
         time_s: (T,) of the frames, increasing.
@@ -421,9 +425,19 @@ def regular(
     frames = np.linspace(0, time_s[-1], len(time_s))  # when they would come, were they regular
     if np.abs(time_s - frames).max() <= IRREGULAR / fps:
         return keypoint, keypoint_score, fps
-    fps = 1 / float(np.median(np.diff(time_s)))
+    steps = np.diff(time_s)
+    fps = 1 / float(np.median(steps))
+    is_hole = steps * fps >= HOLE_FRAMES
+    steps = np.where(is_hole, np.minimum(steps, max(HOLE_S, HOLE_FRAMES / fps)), steps)
+    time_s = np.concatenate([[0.0], steps.cumsum()])
     times = np.arange(int(time_s[-1] * fps + 1e-6) + 1) / fps
-    return *resample(keypoint, keypoint_score, np.interp(times, time_s, np.arange(len(time_s)))), fps
+    keypoint, keypoint_score = resample(keypoint, keypoint_score, np.interp(times, time_s, np.arange(len(time_s))))
+    step = np.clip(np.searchsorted(time_s, times, "right") - 1, 0, len(steps) - 1)
+    empty = is_hole[step] & (times > time_s[step] + 1e-6) & (times < time_s[step + 1] - 1e-6)
+    keypoint[:, empty] = 0
+    if keypoint_score is not None:
+        keypoint_score[:, empty] = 0
+    return keypoint, keypoint_score, fps
 
 
 # --- slots -------------------------------------------------------------------------------------------------------

@@ -380,7 +380,8 @@ def _annotations_jobs(paths: Sequence[Path], options: _Options) -> tuple[Annotat
     dataset = load_annotations(paths[0])
 
     def job(annotation: Annotation) -> _Job:
-        layout = LAYOUTS.get(dataset.layout or "") or layout_of_joints(annotation.keypoint.shape[2])
+        told = dataset.layout
+        layout = LAYOUTS.get(told) if told else layout_of_joints(annotation.keypoint.shape[2])
         changed = replace(
             annotation,
             img_shape=options.img_shape or annotation.img_shape,

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 import skelact
-from skelact.annotations import Annotation, AnnotationSet, save_annotations
+from skelact.annotations import PICKLE_SUFFIXES, Annotation, AnnotationSet, save_annotations
 from skelact.cleaning import Cleaning
 from skelact.clips import regular, tracks_keypoint
 from skelact.errors import SkelactError
@@ -142,11 +142,16 @@ def extract_poses(
         SkelactError: there are no videos, the pose model can't be loaded, or the output can't be written. A video
             that fails is no error but stands in the report.
     """
-    out = Path(out)
+    out, tracker = Path(out), str(tracker)
+    for what, number in (("num_person", num_person), ("max_frames", max_frames), ("stride", stride)):
+        if number is not None and number < 1:
+            raise SkelactError(f"{what}: expected a number from 1 on, found {number}")
     report = out.with_suffix(".report.csv")
     clips = _without_excluded(find_clips([sources] if isinstance(sources, str | Path) else sources), exclude)
     for written in (out, report):
         check_writable(written, [*(clip.path for clip in clips), labels, exclude])
+    if out.suffix.lower() not in PICKLE_SUFFIXES:
+        raise SkelactError(f"{out}: expected a name that ends in .pkl or .pickle, by which datasets are known")
     told = label_clips(clips, labels)
     groups = groups_of(clips, group_by)
     Tracker(tracker)
@@ -167,12 +172,17 @@ def extract_poses(
         device=estimator.device,
     )
     work = out.with_name(out.name + ".work")
-    kept = {clip.name: work / f"{settings.key(clip)}.npz" for clip in clips}
-    todo = [clip for clip in clips if not kept[clip.name].exists()]
-    if len(todo) < len(clips):
-        logger.info("%d of %d videos are done already, see %s", len(clips) - len(todo), len(clips), work)
-    workers = workers or default_workers(settings.device, len(todo))
     reasons: dict[str, str] = {}
+    kept: dict[str, Path] = {}
+    for clip in clips:
+        try:
+            kept[clip.name] = work / f"{settings.key(clip)}.npz"
+        except OSError as error:  # a link to nothing, or gone meanwhile
+            reasons[clip.name] = f"{clip.path}: cannot be read ({error.strerror or error})"
+    todo = [clip for clip in clips if clip.name in kept and not kept[clip.name].exists()]
+    if len(todo) < len(kept):
+        logger.info("%d of %d videos are done already, see %s", len(kept) - len(todo), len(clips), work)
+    workers = workers or default_workers(settings.device, len(todo))
     with tqdm(
         desc="videos",
         total=len(clips),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,8 @@ class Labels:
 def find_clips(sources: Sequence[str | Path]) -> list[Clip]:
     """All videos in folders, and single videos, each with a unique name.
 
-    A name is the path below its folder without the suffix; NTU RGB+D samples go by their own.
+    A name is the path below its folder without the suffix; NTU RGB+D samples go by their own. What is found
+    twice, below a folder and below one in it, counts where it is found first.
 
     Raises:
         SkelactError: nothing is there.
@@ -75,9 +77,12 @@ def find_clips(sources: Sequence[str | Path]) -> list[Clip]:
             found.append((source, Path(source.name)))
         else:
             raise SkelactError(f"{source}: no such folder or video")
+    once: dict[str, tuple[Path, Path]] = {}
+    for path, inside in found:
+        once.setdefault(os.path.abspath(path), (path, Path(in_utf8(str(inside)))))
+    found = list(once.values())
     if not found:
         raise SkelactError(f"{', '.join(map(str, sources))}: expected videos, found none")
-    found = [(path, Path(in_utf8(str(inside)))) for path, inside in found]
     names = [sample.name if (sample := ntu_sample(path.stem)) else inside.with_suffix("").as_posix()
              for path, inside in found]  # fmt: skip
     times = Counter(names)
@@ -99,7 +104,7 @@ def label_clips(clips: Sequence[Clip], table: str | Path | None = None, known: S
     Args:
         clips: to label.
         table: CSV of path, label and, optionally, split; a path is as given, below the named folder or beside the
-            table, or a clip's name.
+            table, or a clip's name, or the name of a file that only one of them has.
         known: names of classes that the clips have already, which a table's indices are of.
     """
     if table is not None:
@@ -146,9 +151,11 @@ def _from_table(clips: Sequence[Clip], table: Path, known: Sequence[str]) -> Lab
                 other = ", ".join(by_key[key])
                 raise SkelactError(f"labels {table}: expected one row a path, found {', '.join(row)} and {other}")
     told: dict[str, list[str]] = {}
+    times = Counter(clip.path.name for clip in clips)
     for clip in clips:
-        inside = Path(*clip.folder, clip.path.name).as_posix()
-        keys = (str(clip.path), str(clip.path.resolve()), inside, clip.name, clip.path.name)
+        own = clip.path.name
+        inside = Path(*clip.folder, own).as_posix()
+        keys = (str(clip.path), str(clip.path.resolve()), inside, clip.name, *([own] if times[own] == 1 else []))
         found = next((key for key in keys if key in by_key), None)
         if found is not None:
             told[clip.name] = by_key[found]
@@ -191,15 +198,18 @@ def _from_table(clips: Sequence[Clip], table: Path, known: Sequence[str]) -> Lab
 
 
 def _from_folders(clips: Sequence[Clip]) -> Labels:
-    """``class/clip`` or ``split/class/clip``; the class is the folder that the clip lies in."""
-    in_splits = all(len(clip.folder) > 1 and clip.folder[0] in SPLIT_FOLDERS for clip in clips)
+    """``class/clip``, or ``split/class/clip`` for most; the class is the folder that the clip lies in."""
+    members = [clip for clip in clips if len(clip.folder) > 1 and clip.folder[0] in SPLIT_FOLDERS]
+    in_splits = 2 * len(members) > len(clips)
     classes = {clip.name: clip.folder[-1] for clip in clips if clip.folder}
+    if in_splits:  # what lies in a split itself has no class
+        classes = {name: folder for name, folder in classes.items() if folder not in SPLIT_FOLDERS}
     if not classes:
         return Labels()
     class_names = tuple(sorted(set(classes.values())))
     split: dict[str, list[str]] = defaultdict(list)
     if in_splits:
-        for clip in clips:
+        for clip in members:
             split[clip.folder[0]].append(clip.name)
     return Labels(
         {name: class_names.index(class_name) for name, class_name in classes.items()},

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -626,19 +627,24 @@ def checked_threshold(value: float | str | None) -> float | None:
 def expand_sources(sources: Sequence[str | Path]) -> Iterable[Path]:
     """Folders become the videos in them.
 
+    A folder among others that has none, or may not be read, stays, to be told of like a video that can't be read.
+
     Raises:
-        SkelactError: there are no sources, or a folder has no videos.
+        SkelactError: there are no sources, or the only one is such a folder.
     """
     if not sources:
         raise SkelactError("expected at least one video, folder or pose pickle")
     for source in map(Path, sources):
+        videos = [source]
         if source.is_dir():
-            videos = find_videos(source)
-            if not videos:
+            try:
+                videos = find_videos(source)
+            except SkelactError:
+                if len(sources) == 1:
+                    raise
+            if not videos and len(sources) == 1:
                 raise SkelactError(f"{source}: expected videos in this folder, found none")
-            yield from videos
-        else:
-            yield source
+        yield from videos or [source]
 
 
 def _output_paths(
@@ -651,15 +657,22 @@ def _output_paths(
     """Where each source's output goes: the path itself for one file, else one in that folder for each."""
     if out is None:
         return [None] * len(found)
+    into_folder |= str(out).endswith(("/", os.sep))
     out = Path(out)
     if len(found) == 1 and not into_folder and not out.is_dir() and not Path(named[0]).is_dir():
         return [not_a_source(out, found)]
     folders = [Path(name) for name in named if Path(name).is_dir()]
+    inodes = {path.stat().st_ino for path in found if path.is_file()}
+    taken: set[Path] = set()
     paths: list[Path | None] = []
     for path in found:
         inside = next((path.relative_to(folder) for folder in folders if path.is_relative_to(folder)), Path(path.name))
         stem = inside.with_suffix("")
         names = itertools.chain((stem, inside), (f"{stem}-{n}" for n in itertools.count(2)))
         candidates = (out / f"{name}{suffix}" for name in names)
-        paths.append(not_a_source(next(path for path in candidates if path not in paths), found))
+        own = next(path for path in candidates if path not in taken)
+        if own.is_file() and own.stat().st_ino in inodes:  # to compare each with each takes minutes for thousands
+            not_a_source(own, found)
+        taken.add(own)
+        paths.append(own)
     return paths

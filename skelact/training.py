@@ -241,7 +241,8 @@ def prepare(
     headers = dataset.headers()
     all_labels = tuple(header.label for header in headers)
     clip_s = float(np.median([headers[k].shape[1] / (headers[k].fps or PICKLE_FPS) for k in indices]))
-    class_names = dataset.class_names or _class_names([headers[k].label or 0 for k in (*indices, *held_out)], start)
+    trained_labels, held_labels = ({headers[k].label or 0 for k in part} for part in (indices, held_out))
+    class_names = dataset.class_names or _class_names(trained_labels, held_labels, start)
     for name, part in ((split, training), (val_split, validation)):
         for header in (headers[k] for k in (part.indices if part else ())):
             if header.label is None or not 0 <= header.label < len(class_names):
@@ -249,7 +250,6 @@ def prepare(
                     f"sample {header.frame_dir}{f' of split {name}' if name else ''}: expected a label in "
                     f"0..{len(class_names) - 1}, one of {len(class_names)} classes, found {header.label}"
                 )
-    held_labels, trained_labels = ({headers[k].label or 0 for k in part} for part in (held_out, indices))
     if unseen := held_labels - trained_labels:
         some = ", ".join(class_names[k] for k in sorted(unseen)[:3])
         logger.warning("%d classes of split %s have no sample to train on: %s", len(unseen), val_split, some)
@@ -269,9 +269,14 @@ def prepare(
     return Job(clips, model, class_names, training, validation, split, val_split, start, all_labels, clip_s)
 
 
-def _class_names(labels: Sequence[int], start: Checkpoint | None) -> tuple[str, ...]:
-    """Of a dataset that names none: those of the checkpoint to start from, if they are as many."""
-    count = max(labels) + 1
+def _class_names(trained: set[int], held_out: set[int], start: Checkpoint | None) -> tuple[str, ...]:
+    """Of a dataset that names none: those of the checkpoint to start from, if they are as many.
+
+    Labels that are only validated on count if they go on from those that are trained; else one is a mistake.
+    """
+    count = max(trained) + 1
+    while count in held_out:
+        count += 1
     return start.class_names if start and len(start.class_names) == count else numbered_classes(count)
 
 

@@ -41,7 +41,7 @@ PREROLL_S = 0.1  # sound kept from before the first frame, so that its decoder h
 
 
 def find_videos(folder: str | Path) -> list[Path]:
-    """The videos below a folder, sorted, told by ``VIDEO_SUFFIXES`` in any case. Hidden files are skipped.
+    """The videos below a folder, sorted, by ``VIDEO_SUFFIXES`` in any case. Links are followed, hidden files skipped.
 
     Raises:
         SkelactError: it is no folder, or may not be read.
@@ -54,8 +54,12 @@ def find_videos(folder: str | Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise SkelactError(f"{error.filename}: no permission to read this folder; change it or leave it out")
 
-    videos = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
+    videos, seen = [], set()
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:  # a link to what is above or beside it
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         videos += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(path for path in videos if path.suffix.lower() in VIDEO_SUFFIXES)
@@ -170,7 +174,7 @@ class VideoWriter:
         path: of the mp4; missing folders are created.
         img_shape: (H, W) of the pictures, in pixels.
         fps: average frames per second; the last frame lasts 1 / fps, unless ``audio_from`` tells.
-        audio_from: the source video, whose sound is copied and whose end is kept.
+        audio_from: the source video, whose sound is copied, and whose end and shape of pixels are kept.
 
     Raises:
         SkelactError: the file can't be written (disk full, no permission, ...), ``audio_from`` is no video,
@@ -201,6 +205,8 @@ class VideoWriter:
             context.time_base = TIME_BASE
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = LIMITED_RANGE
+            if self.audio_from:
+                context.sample_aspect_ratio = _pixel_aspect(self.audio_from)
             self._sound = _Sound(self.audio_from, self._output, stack) if self.audio_from else None
             stack.push(self._finish)  # last in, first out: while all of the above is open
             self._output.start_encoding()
@@ -249,6 +255,14 @@ class VideoWriter:
             last_frame = round(stop_s / TIME_BASE) - self._last_pts
             packets[-1].duration = last_frame if last_frame > 0 else round(1 / (self.fps * TIME_BASE))
         self._output.mux(packets)
+
+
+def _pixel_aspect(path: str | Path) -> Fraction:
+    """Width to height of a video's pixels as they are shown; 1 where nothing tells."""
+    with _open_video(path) as (container, stream):
+        first = next(_decode(container, stream, _Damage()), None)
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        return 1 / aspect if first is not None and not _turn(first)[0] else aspect  # on its side
 
 
 class _Sound:
@@ -341,6 +355,8 @@ def _open_video(path: str | Path) -> Iterator[tuple[Any, Any]]:
                 "skelact live takes addresses" if re.match(r"[a-z]{3,5}:/", str(path)) else "give the path of a video"
             )
             raise SkelactError(f"{path}: no such file; {hint}")
+        if not path.is_file():  # it would be opened more than once
+            raise SkelactError(f"{path}: expected a file, found a pipe or a device; write it into a file first")
         if path.is_file() and path.stat().st_size == 0:
             raise SkelactError(f"{path}: expected a video, found an empty file; copy or download it again")
         # "file:" and the whitelist: a path is never an address, and a playlist opens nothing on the network.

@@ -547,3 +547,15 @@ def test_a_rate_that_is_told_a_little_wrong_makes_no_frame_irregular() -> None:
     assert fps == 29.97
     single, _, _ = regular(keypoint[:, :1], score[:, :1], np.array([4.0]), 30.0)
     assert single.shape[1] == 1
+
+
+def test_where_no_frame_came_for_long_nobody_is() -> None:
+    """A camera that films while something moves: 30 frames, an hour of nothing, 30 frames."""
+    keypoint, score = np.ones((1, 60, 17, 2), np.float32), np.ones((1, 60, 17), np.float32)
+    times = np.concatenate([np.arange(30) / 30, 3600 + np.arange(30) / 30])
+    found, found_score, fps = regular(keypoint, score, times, 0.0166)
+    assert fps == pytest.approx(30)
+    present = found_score[0, :, 0] > 0
+    assert np.flatnonzero(np.diff(present)).tolist() == [29, 88], "two seconds are left of the hour"
+    assert present.sum() == 60
+    np.testing.assert_array_equal(found[0, ~present], 0)

@@ -700,6 +700,12 @@ def test_a_pickle_gets_another_layout_and_keeps_the_rest(tmp_path: Path) -> None
     assert "join them first: skelact merge" in refused(tmp_path / "in.pkl", tmp_path / "in.pkl")
 
 
+def test_a_pickle_keeps_a_layout_that_nobody_knows(tmp_path: Path) -> None:
+    whole = AnnotationSet([Annotation("a", np.ones((1, 4, 17, 2), np.float32))], layout="h36m")
+    save_annotations(whole, tmp_path / "in.pkl")
+    assert converted(tmp_path, tmp_path / "in.pkl").layout == "h36m", "and is not taken for coco's 17 joints"
+
+
 def test_a_pickle_of_ntu_has_no_coco_joints(tmp_path: Path) -> None:
     dataset = AnnotationSet([Annotation("a", np.ones((1, 4, 25, 3), np.float32))])
     save_annotations(dataset, tmp_path / "in.pkl")

@@ -144,14 +144,23 @@ def test_one_bad_video_does_not_lose_the_rest(
     (folder / "wave" / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     (folder / "wave" / "empty.mp4").write_bytes(b"")
     shutil.copy(films["nobody"].path, folder / "wave" / "nobody.mp4")
+    (folder / "wave" / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
     report = extract_poses(folder, tmp_path / "set.pkl", workers=1, progress=False)
     assert report.num_samples == 6
-    assert sorted(Path(path).name for path, _ in report.failed) == ["cut.mp4", "empty.mp4", "nobody.mp4"]
+    assert sorted(Path(path).name for path, _ in report.failed) == ["cut.mp4", "empty.mp4", "gone.mp4", "nobody.mp4"]
     rows = rows_of(report.report)
     assert "cut short" in rows["wave/cut"]["reason"]
     assert "empty file" in rows["wave/empty"]["reason"]
+    assert "gone.mp4: cannot be read (No such file" in rows["wave/gone"]["reason"]
     assert "nobody was found" in rows["wave/nobody"]["reason"]
     assert [row["status"] for row in rows.values()].count("ok") == 6
+
+
+@pytest.mark.parametrize("wrong", [{"stride": 0}, {"max_frames": 0}, {"num_person": 0}, {"out": "set.data"}])
+def test_arguments_that_make_no_sense(folder: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    out = tmp_path / wrong.pop("out", "set.pkl")
+    with pytest.raises(SkelactError, match=r"expected a number from 1 on, found 0|expected a name that ends in \.pkl"):
+        extract_poses(folder, out, progress=False, **wrong)
 
 
 def test_what_is_done_is_kept(folder: Path, drawn: Estimator, tmp_path: Path) -> None:

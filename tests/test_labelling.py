@@ -42,6 +42,26 @@ def test_folders_name_the_split_too(tmp_path: Path) -> None:
     assert told.split == {"train": ("train/walk/b", "train/wave/a"), "val": ("val/wave/c",)}
 
 
+def test_a_stray_video_leaves_the_split_alone(tmp_path: Path) -> None:
+    names = ("train/wave/a.mp4", "train/walk/b.mp4", "val/wave/c.mp4", "val/loose.mp4", "intro.mp4")
+    told = label_clips(find_clips([videos(tmp_path, *names)]))
+    assert told.class_names == ("walk", "wave")
+    assert told.split == {"train": ("train/walk/b", "train/wave/a"), "val": ("val/wave/c",)}
+    assert set(told.label) == {"train/walk/b", "train/wave/a", "val/wave/c"}
+
+
+def test_what_is_found_twice_counts_once(tmp_path: Path) -> None:
+    root = videos(tmp_path, "wave/a.mp4", "walk/b.mp4")
+    assert [clip.name for clip in find_clips([root, root / "wave", root / "walk" / "b.mp4"])] == ["walk/b", "wave/a"]
+
+
+def test_a_bare_file_name_is_that_of_one_video_only(tmp_path: Path) -> None:
+    clips = find_clips([videos(tmp_path / "v", "x.mp4", "sub/x.mp4", "sub/y.mp4")])
+    (tmp_path / "labels.csv").write_text("x.mp4,wave\ny.mp4,walk\n")
+    told = label_clips(clips, tmp_path / "labels.csv")
+    assert named(dict(told.label), told.class_names) == {"x": "wave", "sub/y": "walk"}
+
+
 def test_a_class_called_train_beside_others_is_a_class(tmp_path: Path) -> None:
     told = label_clips(find_clips([videos(tmp_path, "train/a.mp4", "bus/b.mp4")]))
     assert told.class_names == ("bus", "train")

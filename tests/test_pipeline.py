@@ -245,6 +245,15 @@ def test_a_folder_without_videos(drawn: DrawnPoses, tmp_path: Path, model: Path)
         answer(model=model)
 
 
+def test_an_empty_folder_beside_others_leaves_them_alone(
+    drawn: DrawnPoses, films: dict[str, Film], tmp_path: Path, model: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    first, second = answer(tmp_path / "empty", films["wave"].path, model=model).results
+    assert "found a folder" in str(first.error)
+    assert second.error is None
+
+
 def test_one_that_fails_leaves_the_others_alone(drawn: DrawnPoses, films: dict[str, Film], model: Path) -> None:
     wave = films["wave"].path
     missing = wave.with_name("missing.mp4")
@@ -472,6 +481,8 @@ def test_the_overlay_of_one_video_goes_into_the_folder_given(
 ) -> None:
     answer(films["wave"].path, model=model, out_video=tmp_path)
     assert overlays(tmp_path) == ["wave.mp4"]
+    answer(films["wave"].path, model=model, out_video=f"{tmp_path}/new/")
+    assert overlays(tmp_path / "new") == ["wave.mp4"]
 
 
 def test_the_overlays_of_a_folder_lie_as_in_it(drawn: DrawnPoses, folder: Path, tmp_path: Path, model: Path) -> None:

@@ -322,6 +322,13 @@ def test_find_videos_looks_everywhere_but_in_hidden_places(tmp_path: Path) -> No
         path.parent.mkdir(exist_ok=True)
         path.touch()
     assert find_videos(tmp_path) == [tmp_path / "a.avi", tmp_path / "b.MP4", tmp_path / "sub" / "c.mkv"]
+    (tmp_path / "sub" / "above").symlink_to(tmp_path)
+    elsewhere = tmp_path / ".elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "f.mp4").touch()
+    (tmp_path / "linked").symlink_to(elsewhere)
+    found = find_videos(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["a.avi", "b.MP4", "linked/f.mp4", "sub/c.mkv"]
     with pytest.raises(SkelactError, match="found a file"):
         find_videos(tmp_path / "a.avi")
     with pytest.raises(SkelactError, match="found nothing"):
@@ -335,6 +342,29 @@ def test_a_variable_rate_survives_the_roundtrip(tmp_path: Path) -> None:
     source = make_video(tmp_path / "a.mkv", [0.0, 0.04, 0.1, 1.0, 1.01, 1.5], codec="mpeg4")
     copy = copy_video(source, tmp_path / "b.mp4")
     assert times_of(copy) == pytest.approx(times_of(source), abs=1e-4)
+
+
+def test_pixels_keep_their_shape(tmp_path: Path) -> None:
+    source, out = tmp_path / "dv.mp4", tmp_path / "out.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="bgr24")
+        container.mux([*stream.encode(picture), *stream.encode(None)])
+    with VideoWriter(out, (48, 64), 25, audio_from=source) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8), 0)
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes with names")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(SkelactError, match="expected a file, found a pipe or a device"):
+        probe_video(tmp_path / "pipe.mp4")
+    with pytest.raises(SkelactError, match="skelact live takes addresses"):
+        probe_video("http://example.org/a.mp4")
 
 
 def test_the_last_frame_keeps_its_duration(tmp_path: Path) -> None:
