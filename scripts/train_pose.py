@@ -72,7 +72,7 @@ LEARN_SCORE = 0.25  # teacher's joints below this are not learnt; above it the s
 VISIBLE_SCORE = 0.5  # teacher's joints from this on count in validation
 HIDDEN_WEIGHT = 0.5  # weight of a joint that a human placed without seeing it
 FOUND_SCORE = 0.25  # a detection from this score on is a person found
-VAL_IMGSZ = 256  # whatever the size in training, so that the best round of all is the best
+VAL_IMGSZ = 320  # as it ships, whatever the size in training, so that the best round of all is the best
 EVERY_FRAMES = 15  # of a video, one
 BODY_SHARE = 0.53  # of its box, as COCO's evaluation has it
 AP_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -674,9 +674,15 @@ def evaluate(
 @click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--imgsz", default=320, help="Longer side of the pictures that the network will be shown.")
-def export(checkpoint: Path, out: Path, imgsz: int) -> None:
+@click.option("--mean-with", type=click.Path(exists=True, path_type=Path), help="Another, to average the weights with.")
+def export(checkpoint: Path, out: Path, imgsz: int, mean_with: Path | None) -> None:
     """Write a checkpoint's averaged weights alone, in half precision, without paths of this machine."""
     model, state = load_checkpoint(checkpoint)
+    if mean_with:
+        other = load_checkpoint(mean_with)[0].half().float().state_dict()
+        for name, value in model.half().float().state_dict().items():
+            if value.is_floating_point():
+                value.copy_((value.double() + other[name].double()) / 2)
     args = {"task": "pose", "imgsz": imgsz, "data": "people"}
     model = model.half()
     model.args = args
