@@ -675,7 +675,8 @@ def evaluate(
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--imgsz", default=320, help="Longer side of the pictures that the network will be shown.")
 @click.option("--mean-with", type=click.Path(exists=True, path_type=Path), help="Another, to average the weights with.")
-def export(checkpoint: Path, out: Path, imgsz: int, mean_with: Path | None) -> None:
+@click.option("--score-shift", default=0.0, help="Add it to the logits of people's scores, to have them surer.")
+def export(checkpoint: Path, out: Path, imgsz: int, mean_with: Path | None, score_shift: float) -> None:
     """Write a checkpoint's averaged weights alone, in half precision, without paths of this machine."""
     model, state = load_checkpoint(checkpoint)
     if mean_with:
@@ -683,6 +684,8 @@ def export(checkpoint: Path, out: Path, imgsz: int, mean_with: Path | None) -> N
         for name, value in model.half().float().state_dict().items():
             if value.is_floating_point():
                 value.copy_((value.double() + other[name].double()) / 2)
+    for branch in model.model[-1].cv3:
+        branch[-1].bias.data += score_shift
     args = {"task": "pose", "imgsz": imgsz, "data": "people"}
     model = model.half()
     model.args = args
