@@ -205,9 +205,9 @@ class VideoWriter:
             context.time_base = TIME_BASE
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = LIMITED_RANGE
-            if self.audio_from:
-                context.sample_aspect_ratio = _pixel_aspect(self.audio_from)
             self._sound = _Sound(self.audio_from, self._output, stack) if self.audio_from else None
+            if self._sound:
+                context.sample_aspect_ratio = self._sound.pixel_aspect
             stack.push(self._finish)  # last in, first out: while all of the above is open
             self._output.start_encoding()
             self._stack = stack.pop_all()
@@ -257,24 +257,19 @@ class VideoWriter:
         self._output.mux(packets)
 
 
-def _pixel_aspect(path: str | Path) -> Fraction:
-    """Width to height of a video's pixels as they are shown; 1 where nothing tells."""
-    with _open_video(path) as (container, stream):
-        first = next(_decode(container, stream, _Damage()), None)
-        aspect = Fraction(stream.sample_aspect_ratio or 1)
-        return 1 / aspect if first is not None and not _turn(first)[0] else aspect  # on its side
-
-
 class _Sound:
-    """The sound of a source video, put into an output packet by packet, and the end of its pictures.
+    """The sound of a source video, put into an output packet by packet, and what is kept of its pictures.
 
     Attributes:
+        pixel_aspect: width to height of its pixels as they are shown; 1 where nothing tells.
         video_stop_s: where the pictures end, in seconds from the first frame; whole once all is copied.
     """
 
     def __init__(self, path: str | Path, output: Any, stack: ExitStack) -> None:
         with _open_video(path) as (container, stream):
             first = next(_decode(container, stream, _Damage()), None)
+            aspect = Fraction(stream.sample_aspect_ratio or 1)
+            self.pixel_aspect = 1 / aspect if first is not None and not _turn(first)[0] else aspect  # on its side
             self._start_s = 0.0 if first is None or _is_avi(stream) else _time_s(first, stream) or 0.0
         self.video_stop_s = 0.0
         self._output = output
