@@ -410,17 +410,25 @@ def _difference(colour: Array, others: Array) -> Array:
 def _assign(costs: dict[tuple[int, int], float], num_pieces: int, alone_cost: float) -> list[int]:
     """The successor of each piece, or -1: the assignment with the lowest sum; to have none costs ``alone_cost``."""
     if not costs:
-        return [-1] * num_pieces  # most videos of one or two people need no solver, whose import takes a quarter second
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+        return [-1] * num_pieces
+    import lap
 
-    # To the right of the pieces stands, for each, the choice to have no successor.
-    alone = [(a, num_pieces + a) for a in range(num_pieces)]
-    rows, columns = np.array([*costs, *alone]).T
-    values = np.array([*costs.values(), *[alone_cost] * num_pieces]) + 1e-6  # zero would be no entry
-    table = coo_array((values, (rows, columns)), shape=(num_pieces, 2 * num_pieces)).tocsr()
-    _, chosen = min_weight_full_bipartite_matching(table)
-    return [int(b) if b < num_pieces else -1 for b in chosen]
+    # The solver wants as many rows as columns, and one in each for all. So to the right of the pieces stands, for each,
+    # the choice to have no successor, below them that to have no predecessor; where two are joined, theirs are free.
+    pairs, everybody = np.array([*costs]), np.arange(num_pieces)
+    edges = np.concatenate(
+        [
+            pairs,
+            np.stack([everybody, num_pieces + everybody], 1),
+            np.stack([num_pieces + everybody, everybody], 1),
+            num_pieces + pairs[:, ::-1],
+        ]
+    )
+    values = np.concatenate([[*costs.values()], np.full(num_pieces, alone_cost), np.zeros(num_pieces + len(pairs))])
+    order = np.lexsort(edges.T[::-1])
+    starts = np.searchsorted(edges[order, 0], np.arange(2 * num_pieces + 1))
+    _, chosen, _ = lap.lapmod(2 * num_pieces, values[order], starts.astype(np.int32), edges[order, 1].astype(np.int32))
+    return [int(b) if b < num_pieces else -1 for b in chosen[:num_pieces]]
 
 
 # --- shards ------------------------------------------------------------------------------------------------------
