@@ -341,7 +341,8 @@ class Predictor:
             annotations, told = dataset.annotations, None if dataset.layout_guessed else dataset.layout
             self.classifier.check_layout(path, told)
             for sample in annotations:
-                self.classifier.check_sample(path, sample)
+                if sample.keypoint.size:  # nobody is told of sample by sample
+                    self.classifier.check_sample(path, sample)
             for k, sample in enumerate(annotations):
                 own = outputs
                 if len(annotations) > 1:

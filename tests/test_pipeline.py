@@ -300,13 +300,16 @@ def test_a_pickle_of_2d_poses_needs_no_pose_model(drawn: DrawnPoses, tmp_path: P
     np.testing.assert_allclose(result.predictions[0].scores, expected.numpy(), atol=1e-6)
 
 
-def test_each_sample_of_a_pickle_has_its_answer(drawn: DrawnPoses, tmp_path: Path, model: Path) -> None:
-    empty = annotation("empty", keypoint=np.zeros((1, 40, 17, 2)))
+@pytest.mark.parametrize("shape", [(1, 40, 17, 2), (0, 40, 17, 2), (1, 0, 17, 2)])
+def test_each_sample_of_a_pickle_has_its_answer(
+    drawn: DrawnPoses, tmp_path: Path, model: Path, shape: tuple[int, ...]
+) -> None:
+    empty = annotation("empty", shape, keypoint=np.zeros(shape))
     samples = [annotation("a", seed=1), empty, annotation("b", seed=2)]
     results = answer(pickled(tmp_path / "poses.pickle", *samples), model=model).results
     assert [result.source.rpartition("#")[2] for result in results] == ["a", "empty", "b"]
     assert [len(result.predictions) for result in results] == [1, 0, 1]
-    assert "poses.pickle#empty: expected people, found nobody in 40 frames" in str(results[1].error)
+    assert f"poses.pickle#empty: expected people, found nobody in {shape[1]} frames" in str(results[1].error)
 
 
 def test_a_sample_of_another_layout_is_named(drawn: DrawnPoses, tmp_path: Path, model: Path) -> None:
