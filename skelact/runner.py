@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -220,25 +220,31 @@ def _run_on_ray(
         raise SkelactError("engine ray: needs Ray (pip install 'skelact[ray]')") from None
     started = not ray.is_initialized()
     if started:
+        cluster = address or os.environ.get("RAY_ADDRESS")
+        on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray takes it over
         try:
-            cluster = address or os.environ.get("RAY_ADDRESS")
             _check_listens(cluster)
             own: dict[str, Any] = (
                 {} if cluster else {"include_dashboard": False, "num_cpus": workers if workers > 1 else None}
             )
-            ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (OSError, ValueError, RuntimeError) as error:
+            ray.init(cluster or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+        except Exception as error:  # Ray raises plain ones too
+            reason = " ".join(str(error).split())
             raise SkelactError(
-                f"engine ray: no cluster at {cluster}: {error}; start one with `ray start --head`"
+                f"engine ray: no cluster at {cluster or 'this machine'}: {reason}; start one with `ray start --head`, "
+                "and where Ray asks for tokens set RAY_AUTH_TOKEN alike everywhere"
             ) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)
     try:
-        remote = ray.remote(task).options(max_retries=RAY_RETRIES, num_cpus=1)
+        remote = ray.remote(_in_folder).options(max_retries=RAY_RETRIES, num_cpus=1)
         waiting: dict[Any, int] = {}
         left = iter(enumerate(items))
         limit = max(2 * workers, int(2 * ray.cluster_resources().get("CPU", 1)))
         while True:
             for k, item in left:
-                waiting[remote.remote(item)] = k
+                waiting[remote.remote(os.getcwd(), task, item)] = k
                 if len(waiting) >= limit:
                     break
             if not waiting:
@@ -248,11 +254,20 @@ def _run_on_ray(
                 k = waiting.pop(reference)
                 try:
                     yield k, ray.get(reference)
+                except ray.exceptions.RayTaskError as error:  # the task's own
+                    yield k, Lost(" ".join(str(error.cause).split()))
                 except ray.exceptions.RayError as error:
                     yield k, Lost(f"Ray gave up after {RAY_RETRIES} retries ({type(error).__name__})")
     finally:
         if started:
             ray.shutdown()
+
+
+def _in_folder(folder: str, task: Callable[[Item], Result], item: Item) -> Result:
+    """Do a task where its caller stands, whose relative paths mean what they say there; Ray's own folder is another."""
+    with suppress(OSError):  # there is none on this machine
+        os.chdir(folder)
+    return task(item)
 
 
 def _check_listens(address: str | None) -> None:
