@@ -593,6 +593,12 @@ def mmengine() -> Iterator[types.ModuleType]:
     class HistoryBuffer:
         def __init__(self, history: Any = ()) -> None:
             self.history = np.array(history)
+            self.statistics_methods = {"min": type(self).min}  # pickled as getattr(HistoryBuffer, "min")
+
+        def min(self) -> Any:
+            return self.history.min()
+
+    HistoryBuffer.min.__module__, HistoryBuffer.min.__qualname__ = names[-1], "HistoryBuffer.min"
 
     class ConfigDict(dict):
         pass
