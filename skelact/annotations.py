@@ -28,6 +28,7 @@ logger = logging.getLogger("skelact")
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 PICKLE_FPS = 30.0  # where a pickle does not tell
+MIN_FPS, MAX_FPS = 0.1, 1000.0  # others are none
 MAX_CLASSES = 1 << 16  # beyond, a label is no class index but a mistake
 SMALL = 64 << 20  # bytes; files up to here are loaded as a whole
 _INDEX_VERSION = 2
@@ -74,7 +75,7 @@ def fps_of(extra: Mapping[str, Any]) -> float | None:
     fps = extra.get("fps")
     if fps is None:
         return None
-    return float(fps) if isinstance(fps, int | float | np.number) and 0 < fps < np.inf else None
+    return float(fps) if isinstance(fps, int | float | np.number) and MIN_FPS <= fps <= MAX_FPS else None
 
 
 @dataclass(frozen=True)

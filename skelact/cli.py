@@ -6,13 +6,14 @@ Heavy imports stand inside the commands, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -92,6 +93,8 @@ def main(debug: bool) -> None:
     Example:
         skelact predict video.mp4
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # it can't write all names, as on Windows
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.DEBUG if debug else logging.WARNING)
     logging.getLogger("skelact").setLevel(logging.DEBUG if debug else logging.INFO)
     for name in ("matplotlib", "PIL", "libav", "filelock", "urllib3"):
@@ -254,10 +257,12 @@ def predict(
         debug=bool(context.find_root().params["debug"]),
         **options,
     )
-    if json_path and not json_dir:
-        writers.write_json(writers.to_json(predictions, ["skelact", *sys.argv[1:]]), json_path)
-    if csv_path:
-        writers.write_text(writers.to_csv(predictions), csv_path)
+    with ExitStack() as writing:  # one that can't be written takes nothing from the other
+        if csv_path:
+            writing.callback(writers.write_text, writers.to_csv(predictions), csv_path)
+        if json_path and not json_dir:
+            content = writers.to_json(predictions, ["skelact", *sys.argv[1:]])
+            writing.callback(writers.write_json, content, json_path)
     failed = sum(result.error is not None for result in predictions.results)
     if failed and len(predictions.results) > 1:
         raise click.ClickException(f"{failed} of {len(predictions.results)} sources failed")
@@ -312,9 +317,9 @@ def _print_result(result: SourceResult, out: Any, auto: bool) -> None:
         ids = ", ".join(str(track_id) for track_id in prediction.track_ids)
         click.echo(f"  {prediction.start_s:.2f}-{prediction.stop_s:.2f} s, person {ids}", file=out)
         if prediction.class_name != prediction.top_k[0][0]:
-            click.echo(f"           {prediction.class_name}: no class is likely enough", file=out)
+            click.echo(printable(f"           {prediction.class_name}: no class is likely enough"), file=out)
         for name, score in prediction.top_k:
-            click.echo(f"  {score:7.1%}  {name}", file=out)
+            click.echo(printable(f"  {score:7.1%}  {name}"), file=out)
 
 
 @main.command()
@@ -395,4 +400,4 @@ def _print_report(report: dict[str, Any]) -> None:
     }
     rows |= {key: str(value) for key, value in {**report["provenance"], **report["metrics"]}.items()}
     for name, value in rows.items():
-        click.echo(click.wrap_text(f"{name:<11} {value}", 100, "  ", " " * 14))
+        click.echo(click.wrap_text(harmless(f"{name:<11} {value}"), 100, "  ", " " * 14))

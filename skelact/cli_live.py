@@ -139,7 +139,7 @@ def live(
             stack.callback(signal.signal, number, signal.signal(number, lambda *_: session.stop()))
         for event in session:
             content = library.event_json(event)
-            click.echo(json.dumps(content, ensure_ascii=False))
+            click.echo(json.dumps(content))
             if page:
                 page.tell(content)
         if not quiet:

@@ -36,9 +36,11 @@ PAGE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>skelact l
 table{border-collapse:collapse}td{padding:.1rem .8rem .1rem 0}</style>
 <h1>skelact live</h1><img id="video" alt="the live picture"><table id="events"></table>
 <script>
-document.getElementById("video").src = "video" + location.search;
 const source = new EventSource("events" + location.search);
-source.onopen = () => { document.getElementById("events").textContent = ""; };  // all are told once more
+source.onopen = () => {  // perhaps once more, and of another run
+  document.getElementById("events").textContent = "";  // all are told again
+  document.getElementById("video").src = "video" + location.search;
+};
 source.onmessage = (message) => {
   const event = JSON.parse(message.data), table = document.getElementById("events"), row = table.insertRow(0);
   for (const text of [event.event, event.start_s.toFixed(1) + " s", "person " + event.track_ids.join("+"),
@@ -142,9 +144,12 @@ class LivePage:
                 with self._fresh:
                     if self._number == seen:
                         self._fresh.wait(timeout=1.0)
-                    if self._number == seen:
-                        continue
-                    seen, jpeg = self._number, self._jpeg
+                    seen, jpeg = (
+                        self._number,
+                        self._jpeg,
+                    )  # the last once more, or it would not be seen that nobody looks
+                if not jpeg:
+                    continue
                 write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg) + jpeg + b"\r\n")
         finally:
             with self._lock:

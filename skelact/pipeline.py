@@ -18,10 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 import skelact
-from skelact.annotations import PICKLE_FPS, PICKLE_SUFFIXES, Annotation, open_annotations
+from skelact.annotations import MAX_FPS, MIN_FPS, PICKLE_FPS, PICKLE_SUFFIXES, Annotation, fps_of, open_annotations
 from skelact.answers import LONGEST_CLIP_S, checked_granularity, predict_sequence
 from skelact.classifier import Classifier, check_takes_video
 from skelact.cleaning import Cleaning, clean_tracks
+from skelact.clips import HOLE_FRAMES
 from skelact.elan import to_eaf
 from skelact.errors import SkelactError
 from skelact.faces import find_faces
@@ -55,6 +56,7 @@ logger = logging.getLogger("skelact")
 
 DEFAULT_POSE_MODEL = "auto"
 FPS_TOLERANCE = 0.01  # of a rate that a container tells
+HOLE_S = 1.0  # without a frame for so long, and for ``HOLE_FRAMES``, nothing is known
 MIN_POSE_FPS = 12.5  # poses a second with which people are still followed
 OUTPUTS = {"out_video": ".mp4", "srt": ".srt", "vtt": ".vtt", "eaf": ".eaf"}  # files for one source each
 SUBTITLES: dict[str, Callable[[SourceResult], str]] = {"srt": to_srt, "vtt": to_vtt, "eaf": to_eaf}
@@ -103,7 +105,7 @@ class FollowedFrames:
         times = np.array(self.time_s)
         info = replace(self.info, fps=_mean_fps(times, self.info.fps))
         fps = info.fps / self.stride
-        cuts = find_cuts(self._differences)
+        cuts = sorted({*find_cuts(self._differences), *_holes(times)})
         cuts_s = tuple(times[cuts].tolist())
         tracks = build_tracks(
             self._frames, self._ids, fps, self._colours, mending, [-(-cut // self.stride) for cut in cuts]
@@ -135,10 +137,16 @@ class FollowedFrames:
         return np.split(find_faces(keypoint, bbox), ends[:-1])
 
 
+def _holes(times: Array) -> list[int]:
+    """Frames before which none came for so long that what was before tells nothing: a paused recording."""
+    steps = np.diff(times)
+    return (np.flatnonzero(steps >= max(HOLE_S, HOLE_FRAMES * np.median(steps))) + 1).tolist() if len(steps) else []
+
+
 def _mean_fps(times: Array, told: float) -> float:
-    """Of frames at (T,) seconds; what the container told where it is right: times may be rounded."""
-    span_s = float(times[-1] - times[0]) if len(times) else 0.0
-    mean = (len(times) - 1) / span_s if span_s > 0 else told
+    """Of frames at (T,) seconds, without holes; what the container told where it is right: times may be rounded."""
+    steps = np.delete(np.diff(times), np.array(_holes(times), int) - 1)
+    mean = 1 / float(steps.mean()) if steps.sum() > 0 else told
     return mean if abs(mean - told) > FPS_TOLERANCE * told else told
 
 
@@ -211,12 +219,12 @@ def annotation_sequence(
         clean: take outliers and jitter away; published results are those of poses as they are.
     """
     T = annotation.keypoint.shape[1]
-    fps = annotation.extra.get("fps") or PICKLE_FPS
-    if not isinstance(fps, int | float | np.number) or not 0 < float(fps) < np.inf:
+    told = annotation.extra.get("fps") or PICKLE_FPS
+    if (fps := fps_of({"fps": told})) is None:
         raise SkelactError(
-            f"{path}: sample {annotation.frame_dir}, field 'fps': expected a positive number, found {fps!r}"
+            f"{path}: sample {annotation.frame_dir}, field 'fps': expected a number of {MIN_FPS:g} to {MAX_FPS:g}, "
+            f"found {told!r}"
         )
-    fps = float(fps)
     time_s = np.arange(T) / fps
     tracks = tuple(
         Track(
@@ -488,7 +496,7 @@ def predict(
         fusion_weights=None if fusion_weights is None else tuple(fusion_weights),
         stream=stream,
         layout=as_layout(layout),
-        class_names=class_names,
+        class_names=None if class_names is None else tuple(class_names),
         classes=None if classes is None else tuple([classes] if isinstance(classes, str) else classes) or None,
         topk=topk,
         clips=clips,
@@ -573,7 +581,11 @@ def predict(
             key = "" if failed else keys[source]
             written = {kind: str(out.absolute()) for kind, out in outputs[source].items()}
             told = to_json(summary(by_source[source]), list(command))
-            write_json({"key": key, "outputs": written, **told}, str(path))
+            try:
+                write_json({"key": key, "outputs": written, **told}, str(path))
+            except SkelactError as error:  # the others go on
+                logger.warning("%s", error)
+                by_source[source][-1] = replace(by_source[source][-1], error=str(error))
     return summary(result for source in sorted(by_source) for result in by_source[source])
 
 
@@ -672,7 +684,7 @@ def _output_paths(
         names = itertools.chain((stem, inside), (f"{stem}-{n}" for n in itertools.count(2)))
         candidates = (out / f"{name}{suffix}" for name in names)
         own = next(path for path in candidates if path not in taken)
-        if own.is_file() and own.stat().st_ino in inodes:  # to compare each with each takes minutes for thousands
+        if os.path.isfile(own) and own.stat().st_ino in inodes:  # to compare each with each takes minutes for thousands
             not_a_source(own, found)
         taken.add(own)
         paths.append(own)

@@ -113,6 +113,8 @@ class LatestFrames:
                 error = raised
             if self.num_read > before:
                 pause_s = BACKOFF_S[0]
+            if self._stopped.is_set():
+                break
             if not self._reconnect or not self.num_read or not isinstance(error, SkelactError | None):
                 self._error = error
                 break

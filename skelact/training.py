@@ -154,6 +154,9 @@ def train(
             "clip_s": round(job.clip_s, 3),
             **{key: value for key, value in dataset.provenance.items() if key.startswith("pose_model")},
         }
+        shapes = {header.img_shape for header in dataset.headers()}
+        if job.clips.normaliser == "published" and len(shapes) == 1 and (shape := shapes.pop()):
+            provenance["img_shape"] = list(shape)  # pictures of another aspect ratio look otherwise to it
         return _Run(job, settings, Path(out), folder, here, provenance, workers, progress).go(resume)
 
 

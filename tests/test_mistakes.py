@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from stand_ins import DrawnPoses, Film, classifier_file, film
+from stand_ins import CLASSES, DrawnPoses, Film, classifier_file, film
 
 import skelact
 from skelact import extract, pipeline
@@ -49,6 +50,17 @@ def one_line(result: Result, *told: str) -> None:
     assert "Traceback" not in result.stderr
     for text in told:
         assert text in lines[0]
+
+
+def test_names_of_classes_command_no_terminal_and_need_no_letters(dataset: Pickle, tmp_path: Path) -> None:
+    names = ("\x1b[31mred", "走", *(f"class {k}" for k in range(len(CLASSES) - 2)))
+    model = classifier_file(tmp_path / "m.safetensors", class_names=names)
+    run = [sys.executable, "-m", "skelact", "predict", str(dataset()), "--model", str(model), "--granularity", "clip"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(run, env=environment, capture_output=True, check=True)
+    assert b"\\u001b[31mred" in done.stdout
+    assert b"\\u8d70" in done.stdout
+    assert b"\x1b" not in done.stdout
 
 
 @pytest.fixture

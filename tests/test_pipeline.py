@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import pickle
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from skelact.pose import PoseModel
 from skelact.skeleton import NTU, OPENPOSE
 from skelact.structures import Array, Frame, FramePoses, PredictionSet, SourceResult, VideoInfo
 from skelact.timeline import TimelineSettings
-from skelact.video import find_videos, probe_video
+from skelact.video import find_videos, probe_video, read_frames
+from skelact.writers import write_json
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +313,46 @@ def test_each_sample_of_a_pickle_has_its_answer(
     assert [result.source.rpartition("#")[2] for result in results] == ["a", "empty", "b"]
     assert [len(result.predictions) for result in results] == [1, 0, 1]
     assert f"poses.pickle#empty: expected people, found nobody in {shape[1]} frames" in str(results[1].error)
+
+
+@pytest.mark.parametrize("fps", [1e-300, -30.0, float("nan"), 1e9, "30"])
+def test_a_rate_that_is_none_is_refused(drawn: DrawnPoses, tmp_path: Path, model: Path, fps: Any) -> None:
+    (result,) = answer(pickled(tmp_path / "poses.pkl", annotation("a", fps=fps)), model=model).results
+    assert "sample a, field 'fps': expected a number of 0.1 to 1000, found" in str(result.error)
+
+
+def test_where_a_recording_was_paused_nobody_is_seen(
+    drawn: DrawnPoses, films: dict[str, Film], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def paused(path: Path) -> Iterator[Frame]:
+        yield from (replace(f, time_s=f.time_s + 60 * (f.index >= 12)) for f in read_frames(path))
+
+    before = estimate_poses(films["wave"].path, drawn)  # type: ignore[arg-type]
+    monkeypatch.setattr("skelact.pipeline.read_frames", paused)
+    sequence = estimate_poses(films["wave"].path, drawn)  # type: ignore[arg-type]
+    assert sequence.info.fps == pytest.approx(before.info.fps)
+    assert sequence.cuts_s == pytest.approx((60 + 12 / before.info.fps,))
+    settings = {"granularity": "timeline", "window_s": 0.5, "step_s": 0.1, "min_duration_s": 0.1}
+    (result,) = answer(films["wave"].path, model=model, unknown_below=None, **settings).results
+    pause = 12 / before.info.fps + 1e-6, 60 + 12 / before.info.fps - 1e-6
+    assert result.predictions
+    assert all(p.stop_s <= pause[0] or p.start_s >= pause[1] for p in result.predictions)
+
+
+def test_a_json_that_cannot_be_written_takes_nothing_from_the_other_sources(
+    drawn: DrawnPoses, films: dict[str, Film], tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(content: Any, path: str) -> None:
+        if "handshake" in path:
+            raise SkelactError(f"cannot write {path}: the disk is full")
+        write_json(content, path)
+
+    monkeypatch.setattr("skelact.pipeline.write_json", full)
+    videos = [films["handshake"].path, films["wave"].path]
+    results = answer(*videos, model=model, json_dir=tmp_path / "json").results
+    assert [result.error is None for result in results] == [False, True]
+    assert results[0].predictions
+    assert [path.name for path in (tmp_path / "json").iterdir()] == ["wave.json"]
 
 
 def test_a_sample_of_another_layout_is_named(drawn: DrawnPoses, tmp_path: Path, model: Path) -> None:

@@ -288,6 +288,15 @@ def time_of(browser: Any) -> float:
     return float(browser.evaluate("document.querySelector('video').currentTime"))
 
 
+def test_a_source_that_failed_takes_nothing_from_the_next(browser: Any, folder: Path) -> None:
+    failed = {"source": "bad.mp4", "error": "bad.mp4: no video"}
+    page_of(save(folder / "a.json", failed, result("a b%20?.mp4")))
+    open_page(browser, folder / "a.html")
+    browser.get_by_title("Persons 1, 2: shake hands 0.80").first.click()
+    assert time_of(browser) == pytest.approx(2.0)
+    assert browser.locator(".current b").count() == 2
+
+
 @pytest.mark.parametrize("embed", [False, True])
 def test_a_click_on_a_segment_shows_it(browser: Any, folder: Path, embed: bool) -> None:
     page_of(folder / "a.json", embed=embed)

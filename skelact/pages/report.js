@@ -1,16 +1,18 @@
 "use strict";
 for (const section of document.querySelectorAll("section")) {
+  const current = section.querySelector(".current");
+  if (!current) continue;  // a source that failed
   const video = section.querySelector("video");
   const duration = Number(section.dataset.duration);
   const offset = Number(section.dataset.offset);  // of the first picture in the file; times count from it
-  const current = section.querySelector(".current");
+  const slack = 0.001;  // players round the time that they are set to
   const segments = [...section.querySelectorAll("[data-start]")];
 
   const show = (time) => {
     section.style.setProperty("--at", Math.min(time / duration, 1));
     const told = [];
     for (const segment of segments) {
-      const now = time >= Number(segment.dataset.start) && time < Number(segment.dataset.stop);
+      const now = time >= Number(segment.dataset.start) - slack && time < Number(segment.dataset.stop) - slack;
       segment.setAttribute("aria-current", now);
       if (now && segment.dataset.said) told.push(segment.dataset.said);
     }
