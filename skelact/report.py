@@ -29,6 +29,7 @@ from skelact.render import MIN_SCORE, bones
 from skelact.skeleton import LAYOUTS
 from skelact.strip import clock
 from skelact.subtitles import who
+from skelact.video import probe_video
 from skelact.writers import SCHEMA_VERSION, write_text
 
 logger = logging.getLogger("skelact")
@@ -141,8 +142,10 @@ def _section(
     duration_s = max(*stops, 1e-3)
     facts = f"{clock(duration_s)}, {int(shape['width'])} x {int(shape['height'])}, {people} person{'s' * (people != 1)}"
     problems = "".join(f'<p class="problem">{html.escape(str(text))}</p>' for text in result["warnings"])
-    source = _video_of(result, json_path, out, video, embed, alone=len(content["results"]) == 1)
-    offset_s = float(shape.get("start_s", 0)) if video is None else 0.0  # an overlay begins with the first picture
+    found = _video_of(result, json_path, video, alone=len(content["results"]) == 1)
+    source = _src(found, out, embed) if found else ""
+    # An overlay begins with its first picture, the source, which may have been moved, perhaps not.
+    offset_s = float(shape.get("start_s", 0)) if video is None or not found else probe_video(found).start_s
     player = (
         f'<video controls preload="metadata" src="{html.escape(source)}"></video>'
         '<p class="problem unplayable" hidden>Your browser cannot show this video. Make an overlay with '
@@ -180,19 +183,21 @@ def _section(
     return "\n".join(part for part in parts if part)
 
 
-def _video_of(
-    result: Mapping[str, Any], json_path: Path, out: Path, video: str | Path | None, embed: bool, alone: bool
-) -> str:
-    """What the player's ``src`` is: a relative URL, the video itself, or nothing for poses without a video."""
+def _video_of(result: Mapping[str, Any], json_path: Path, video: str | Path | None, alone: bool) -> Path | None:
+    """What the player shows; None for poses without a video."""
     source = Path(str(result["source"]))
     if video is not None:
         found = Path(video) if alone and not Path(video).is_dir() else _overlay_in(Path(video), result)
         if not found.is_file():
             raise SkelactError(f"video {found}: no such file; --video takes the overlay of {source}")
-    elif OF_PICKLE.search(str(source)):
-        return ""
-    else:
-        found = next((path for path in (source, json_path.parent / source) if path.is_file()), source)
+        return found
+    if OF_PICKLE.search(str(source)):
+        return None
+    return next((path for path in (source, json_path.parent / source) if path.is_file()), source)
+
+
+def _src(found: Path, out: Path, embed: bool) -> str:
+    """The player's ``src``: a relative URL, or the video itself."""
     if embed:
         if not found.is_file():
             raise SkelactError(f"{found}: no such file to embed; give the video with --video")
