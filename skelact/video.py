@@ -120,7 +120,7 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
         if damage.packets:
             logger.warning("%s: %d damaged packets; %d frames decoded", path, damage.packets, num_frames)
         claimed_s = _claimed_duration(container, stream)
-        if damage.broken or _ends_in_packet(container, path) or damage.stop_s < EARLY_END * claimed_s - frame_s:
+        if damage.broken or _ends_in_packet(container, path) or damage.last_s[1] < EARLY_END * claimed_s - frame_s:
             found = f"{num_frames} frames, {time_s + frame_s:.1f} of {claimed_s:.1f} s"
             logger.warning("%s: the file is cut short: %s decoded", path, found)
 
@@ -296,11 +296,12 @@ class _Sound:
 
     def _read(self) -> Iterator[Any]:
         """Packets for the output, at times relative to the first frame."""
-        last_dts = -math.inf
+        last_dts, last_s = -math.inf, (0.0, 0.0)
         streams = [stream for stream in (self._video, self._audio) if stream]
         for packet in _packets(self._container, streams, _Damage()):
             if packet.stream is self._video:
-                self.video_stop_s = max(self.video_stop_s, _stop_s(packet, self._video) - self._start_s)
+                last_s = max(last_s, _span_s(packet, self._video))
+                self.video_stop_s = max(0.0, last_s[1] - self._start_s)
                 continue
             for sound in [packet] if self._copied else self._encode(packet):
                 if sound.dts is None or sound.pts is None or sound.dts <= last_dts:
@@ -330,12 +331,12 @@ class _Damage:
     Attributes:
         packets: how many were damaged.
         broken: whether the container broke off.
-        stop_s: where the last packet ends, in the container's time.
+        last_s: where the last picture begins and ends, in the container's time.
     """
 
     packets: int = 0
     broken: bool = False
-    stop_s: float = 0.0
+    last_s: tuple[float, float] = (0.0, 0.0)
 
 
 @contextmanager
@@ -409,7 +410,7 @@ def _decode(container: Any, stream: Any, damage: _Damage) -> Iterator[Any]:
         return
     stream.thread_type = "AUTO"
     for packet in _packets(container, [stream], damage):
-        damage.stop_s = max(damage.stop_s, _stop_s(packet, stream))
+        damage.last_s = max(damage.last_s, _span_s(packet, stream))
         if packet.is_corrupt:
             damage.packets += 1
             continue
@@ -439,10 +440,13 @@ def _start_s(first: Any, container: Any, stream: Any) -> float:
     return 0.0 if told is None else max(0.0, told - (container.start_time or 0) / av.time_base)
 
 
-def _stop_s(packet: Any, stream: Any) -> float:
-    """Where a packet ends, in seconds of the container's time; 0 if it does not tell."""
+def _span_s(packet: Any, stream: Any) -> tuple[float, float]:
+    """Where a packet begins and ends, in seconds of the container's time; 0 if it does not tell.
+
+    The last of all is the one that begins last: beside a hole in time the duration of a B-frame holds all of it.
+    """
     start_s = _time_s(packet, stream)
-    return 0.0 if start_s is None else start_s + float((packet.duration or 0) * stream.time_base)
+    return (0.0, 0.0) if start_s is None else (start_s, start_s + float((packet.duration or 0) * stream.time_base))
 
 
 def _claimed_duration(container: Any, stream: Any) -> float:

@@ -382,6 +382,15 @@ def test_the_last_frame_keeps_its_duration(tmp_path: Path) -> None:
     assert duration_of(copy_video(source, tmp_path / "b.mp4")) == pytest.approx(stop_s, abs=1e-3)
 
 
+def test_beside_a_hole_in_time_the_last_frame_is_still_the_last(tmp_path: Path) -> None:
+    times = [k / 30 + 5 * (k >= 20) for k in range(40)]
+    source = make_video(tmp_path / "a.mp4", times, codec="libx264")
+    with av.open(str(source)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.pts is not None]
+        assert max((packet.pts + packet.duration) * packet.time_base for packet in packets) > times[-1] + 1
+    assert duration_of(copy_video(source, tmp_path / "b.mp4")) == pytest.approx(times[-1] + 1 / 30, abs=2e-3)
+
+
 def test_without_a_source_the_last_frame_lasts_one_frame(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "a.mp4", (96, 128), 25.0) as writer:
         for index in range(10):
