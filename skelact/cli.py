@@ -130,7 +130,8 @@ main.add_command(benchmark)
     type=click.Choice(["auto", "clip", "person", "timeline"]),
     default="auto",
     show_default=True,
-    help="One answer, one for each person, or segments in time; auto: a clip up to 10 s, else a timeline.",
+    help="One answer, one for each person, or segments in time; auto: a clip up to 10 s, a timeline for longer videos "
+    "or where an option of timelines is given.",
 )
 @cli_options.window
 @cli_options.step
@@ -208,11 +209,12 @@ def predict(
         raise click.UsageError("--json and --csv cannot both go to stdout")
     if options["ray_address"] and options["engine"] != "ray":
         raise click.UsageError("--ray-address is of --engine ray")
-    if options["granularity"] in ("clip", "person"):
-        told = [name for name in TIMELINE_OPTIONS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-        if told:
-            option = told[0].replace("_", "-")
-            raise click.UsageError(f"--{option} is of --granularity timeline, not of {options['granularity']}")
+    told = [name for name in TIMELINE_OPTIONS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if told and options["granularity"] == "auto":
+        options["granularity"] = "timeline"
+    if told and options["granularity"] in ("clip", "person"):
+        option = told[0].replace("_", "-")
+        raise click.UsageError(f"--{option} is of --granularity timeline, not of {options['granularity']}")
     if options["blur_faces"] and not options["out_video"]:
         raise click.UsageError("--blur-faces hides faces in the overlay: add --out-video")
     outputs = (json_path, csv_path, *(options[kind] for kind in ("out_video", "srt", "vtt", "eaf")))

@@ -40,7 +40,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
     type=click.Choice(["default", "published"]),
     default="default",
     show_default=True,
-    help="Where the options below start from; published is exactly that of ST-GCN++.",
+    help="Where the options below start from; published is that of ST-GCN++, in batches of even size.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="The learning rate falls to 0 over them.")
 @click.option("--repeat", type=click.IntRange(1), help="Passes over the data in an epoch.")

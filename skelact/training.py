@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 import skelact
 from skelact.annotations import PICKLE_FPS, AnnotationSet, dataset_sha256, open_annotations
-from skelact.calibration import calibrate
+from skelact.calibration import calibrate, scores_of
 from skelact.checkpoint import Checkpoint, is_safetensors, load_checkpoint, numbered_classes, save_checkpoint
 from skelact.clips import STREAMS, ClipSettings
 from skelact.dataset import ClipDataset, batches, samples_of
@@ -35,7 +35,7 @@ from skelact.parallel import Processes, processes
 from skelact.plots import plot_confusion
 from skelact.recipes import EPOCH_CLIPS, PUBLISHED_BATCH_SIZE, TrainSettings
 from skelact.run_folder import LOG_FIELDS, RunFolder, load_state
-from skelact.skeleton import Layout, as_layout, load_layout
+from skelact.skeleton import NTU, Layout, as_layout, load_layout
 from skelact.structures import Array
 from skelact.weights import resolve
 
@@ -256,6 +256,11 @@ def prepare(
     if unseen := held_labels - trained_labels:
         some = ", ".join(class_names[k] for k in sorted(unseen)[:3])
         logger.warning("%d classes of split %s have no sample to train on: %s", len(unseen), val_split, some)
+    if val_split and (untested := trained_labels - held_labels):
+        some = ", ".join(class_names[k] for k in sorted(untested)[:3])
+        logger.warning(
+            "%d classes have no sample in split %s, which knows nothing of them: %s", len(untested), val_split, some
+        )
     model = ModelSettings(
         clips.in_channels,
         clips.layout.num_joints,
@@ -318,12 +323,17 @@ def _clip_settings(
     data = {
         "clip_len": min(max(length, 32), 100),
         "num_person": min(max((shape[0] for shape in shapes), default=1), 2),
-        "normaliser": "body" if dims == 2 else "published",
+        "normaliser": "published" if dims == 3 and layout.joints == NTU.joints else "body",
         "sampling": "interpolate",
     }
     if start:
         data = {name: getattr(start.clips, name) for name in data}
     asked = {name: getattr(settings, name) for name in data if getattr(settings, name) is not None}
+    if {**data, **asked}["normaliser"] == "published" and dims == 3 and layout.joints != NTU.joints:
+        raise SkelactError(
+            f"normaliser published: in 3D it turns people by joints of {NTU.name!r}, the dataset has {layout.name!r}; "
+            "take body"
+        )
     with_score = start.clips.with_score if start else dims == 2
     hidden = settings.hidden_joints or (start.clips.hidden_joints if start else ())
     return ClipSettings(
@@ -533,8 +543,11 @@ class _Run:
             mean_class = report(scores, labels, job.class_names).mean_class_accuracy
             metrics |= {"val_split": job.val_split, "val_mean_class": mean_class}
             row["val_loss"] = float(-np.log(np.maximum(scores[np.arange(len(labels)), labels], 1e-12)).mean())
+        before = [(r["val_top1"], -r["val_loss"]) for r in self.log if r["val_top1"] is not None]
         self.log.append(row)
-        better = job.validation is None or (scores is not None and row["val_top1"] > self.best)
+        better = job.validation is None or (
+            scores is not None and all((row["val_top1"], -row["val_loss"]) > each for each in before)
+        )
         if better:
             self.best = row["val_top1"] if scores is not None else -1.0
         if self.folder:
@@ -554,15 +567,17 @@ class _Run:
         checkpoint = load_checkpoint(best)
         scores = self._scores(checkpoint.build().to(self.here.device), job.validation)
         labels = job.labels(job.validation)
+        logits = np.log(np.maximum(scores, 1e-12))
+        calibration = calibrate(logits, labels, str(job.val_split))
         if self.folder:
-            calibration = calibrate(np.log(np.maximum(scores, 1e-12)), labels, str(job.val_split))
             metrics = {**checkpoint.metrics, "calibration": asdict(calibration)}
             save_checkpoint(replace(checkpoint, metrics=metrics), best)
             plot_confusion(
                 report(scores, labels, job.class_names).confusion, job.class_names, self.out / "confusion.png"
             )
         self.here.wait()
-        return TrainReport(best, last, accuracy(scores, labels), scores, labels)
+        calibrated = scores_of(logits, calibration.temperature)  # as predictions are fused
+        return TrainReport(best, last, accuracy(scores, labels), calibrated, labels)
 
     def _scores(self, network: nn.Module, data: ClipDataset) -> Array:
         """Scores (N, num_classes) of all samples, each scored once, by one of the processes."""

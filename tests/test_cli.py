@@ -186,6 +186,11 @@ def test_settings_of_timelines_say_nothing_of_one_answer(granularity: str) -> No
     assert f"--min-duration is of --granularity timeline, not of {granularity}" in result.stderr
 
 
+def test_options_of_timelines_ask_for_one(films: dict[str, Film], model: Path) -> None:
+    result = skelact_with("predict", films["wave"].path, "--model", model, "--window", "0.5", "--json", "-")
+    assert json.loads(result.stdout)["results"][0]["granularity"] == "timeline"
+
+
 def test_info_of_a_video_names_the_command_for_it(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["info", str(tmp_path / "a.MP4")])
     assert result.exit_code == 1

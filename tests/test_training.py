@@ -98,6 +98,41 @@ def test_three_dimensions_are_fitted(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "run" / "last.safetensors").clips.dims == 3
 
 
+def test_three_dimensions_of_other_joints_are_not_turned_as_those_of_kinect(tmp_path: Path) -> None:
+    save_annotations(dataset(dims=3), tmp_path / "set.pkl")
+    usual = replace(TINY, normaliser=None, epochs=1)
+    train(tmp_path / "set.pkl", tmp_path / "run", usual, progress=False)
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").clips.normaliser == "body"
+    with pytest.raises(SkelactError, match=r"by joints of 'nturgb\+d', the dataset has 'coco'; take body"):
+        train(tmp_path / "set.pkl", tmp_path / "other", replace(usual, normaliser="published"), progress=False)
+
+
+def test_of_epochs_that_are_as_often_right_the_surer_one_is_kept(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sure = iter([0.6, 0.9, 0.7])
+
+    def scores(run: Any, network: Any, part: Any) -> Any:
+        p = next(sure, 0.9)
+        return np.array([[p, 1 - p] if label == 0 else [1 - p, p] for label in run.job.labels(part)])
+
+    monkeypatch.setattr("skelact.training._Run._scores", scores)
+    report = train(data, tmp_path / "run", TINY, progress=False)
+    assert load_checkpoint(report.best).metrics["epoch"] == 1
+
+
+def test_the_fusion_that_training_tells_is_that_of_its_checkpoints(data: Path, tmp_path: Path) -> None:
+    whole = dataset(40)
+    noisy = replace(whole, annotations=[replace(a, label=(k * 7 % 5) % 2) for k, a in enumerate(whole.annotations)])
+    save_annotations(noisy, tmp_path / "noisy.pkl")
+    reports, top1 = training.train_streams(tmp_path / "noisy.pkl", tmp_path / "run", TINY, progress=False)
+    options: dict[str, Any] = {"split": "val", "clips": 1, "progress": False}
+    alone = skelact.test(tmp_path / "noisy.pkl", reports["joint"].best, **options)
+    np.testing.assert_allclose(reports["joint"].val_scores, alone.scores, atol=1e-5)
+    fused = skelact.test(tmp_path / "noisy.pkl", [reports[stream].best for stream in ("joint", "bone")], **options)
+    assert fused.metrics.top1 == pytest.approx(top1["two-stream"])
+
+
 def test_the_same_seed_gives_the_same_weights(data: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         train(data, tmp_path / name, TINY, progress=False)
