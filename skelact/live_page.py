@@ -135,7 +135,7 @@ class LivePage:
         return False
 
     def stream_video(self, write: Callable[[bytes], Any]) -> None:
-        """Write pictures until the viewer goes."""
+        """Write pictures until the viewer goes, each once a second at least: only writing tells who has gone."""
         with self._lock:
             self._video_viewers += 1
         try:
@@ -144,10 +144,7 @@ class LivePage:
                 with self._fresh:
                     if self._number == seen:
                         self._fresh.wait(timeout=1.0)
-                    seen, jpeg = (
-                        self._number,
-                        self._jpeg,
-                    )  # the last once more, or it would not be seen that nobody looks
+                    seen, jpeg = self._number, self._jpeg
                 if not jpeg:
                     continue
                 write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg) + jpeg + b"\r\n")

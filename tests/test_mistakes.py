@@ -632,7 +632,7 @@ def test_training_takes_the_split_that_belongs_to_the_validation_s(
     folds = dataset(split=TWO_FOLDS)
     assert splits_of(folds, val_split="test2") == ("train2", "test2")
     assert splits_of(folds, split="train1") == ("train1", "test1")
-    assert splits_of(dataset("one.pkl", split={"train1": ["s0", "s1"], "test1": ["s2"]})) == ("train1", "test1")
+    assert splits_of(dataset("one.pkl", split={"train1": ["s0", "s1"], "test1": ["s2", "s3"]})) == ("train1", "test1")
     assert not caplog.messages
     with pytest.raises(SkelactError, match="several to train on, choose one of train1, train2"):
         splits_of(folds)
