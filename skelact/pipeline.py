@@ -56,7 +56,7 @@ logger = logging.getLogger("skelact")
 
 DEFAULT_POSE_MODEL = "auto"
 FPS_TOLERANCE = 0.01  # of a rate that a container tells
-HOLE_S = 1.0  # without a frame for so long, and for ``HOLE_FRAMES``, nothing is known
+MIN_HOLE_S = 1.0  # without a frame for so long, and for ``HOLE_FRAMES``, nothing is known
 MIN_POSE_FPS = 12.5  # poses a second with which people are still followed
 OUTPUTS = {"out_video": ".mp4", "srt": ".srt", "vtt": ".vtt", "eaf": ".eaf"}  # files for one source each
 SUBTITLES: dict[str, Callable[[SourceResult], str]] = {"srt": to_srt, "vtt": to_vtt, "eaf": to_eaf}
@@ -140,7 +140,7 @@ class FollowedFrames:
 def _holes(times: Array) -> list[int]:
     """Frames before which none came for so long that what was before tells nothing: a paused recording."""
     steps = np.diff(times)
-    return (np.flatnonzero(steps >= max(HOLE_S, HOLE_FRAMES * np.median(steps))) + 1).tolist() if len(steps) else []
+    return (np.flatnonzero(steps >= max(MIN_HOLE_S, HOLE_FRAMES * np.median(steps))) + 1).tolist() if len(steps) else []
 
 
 def _mean_fps(times: Array, told: float) -> float:
@@ -219,8 +219,9 @@ def annotation_sequence(
         clean: take outliers and jitter away; published results are those of poses as they are.
     """
     T = annotation.keypoint.shape[1]
-    told = annotation.extra.get("fps") or PICKLE_FPS
-    if (fps := fps_of({"fps": told})) is None:
+    told = annotation.extra.get("fps")
+    fps = fps_of(annotation.extra) if told else PICKLE_FPS
+    if fps is None:
         raise SkelactError(
             f"{path}: sample {annotation.frame_dir}, field 'fps': expected a number of {MIN_FPS:g} to {MAX_FPS:g}, "
             f"found {told!r}"

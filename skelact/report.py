@@ -144,7 +144,7 @@ def _section(
     problems = "".join(f'<p class="problem">{html.escape(str(text))}</p>' for text in result["warnings"])
     found = _video_of(result, json_path, video, alone=len(content["results"]) == 1)
     source = _src(found, out, embed) if found else ""
-    # An overlay begins with its first picture, the source, which may have been moved, perhaps not.
+    # What --video gives may be an overlay, which begins with its first picture, or the source, which may begin later.
     offset_s = float(shape.get("start_s", 0)) if video is None or not found else probe_video(found).start_s
     player = (
         f'<video controls preload="metadata" src="{html.escape(source)}"></video>'

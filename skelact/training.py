@@ -320,16 +320,17 @@ def _clip_settings(
             f"dataset has {layout.name!r} in {dims}D; convert one of them, or train without --init"
         )
     length = int(np.median([shape[1] for shape in shapes])) if shapes else 100
+    other_3d = dims == 3 and layout.joints != NTU.joints  # which the published normaliser can't turn
     data = {
         "clip_len": min(max(length, 32), 100),
         "num_person": min(max((shape[0] for shape in shapes), default=1), 2),
-        "normaliser": "published" if dims == 3 and layout.joints == NTU.joints else "body",
+        "normaliser": "body" if dims == 2 or other_3d else "published",
         "sampling": "interpolate",
     }
     if start:
         data = {name: getattr(start.clips, name) for name in data}
     asked = {name: getattr(settings, name) for name in data if getattr(settings, name) is not None}
-    if {**data, **asked}["normaliser"] == "published" and dims == 3 and layout.joints != NTU.joints:
+    if other_3d and {**data, **asked}["normaliser"] == "published":
         raise SkelactError(
             f"normaliser published: in 3D it turns people by joints of {NTU.name!r}, the dataset has {layout.name!r}; "
             "take body"
