@@ -16,7 +16,9 @@ _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--backen
 @click.command("extract-poses")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="DIR...")
 @click.option("--out", required=True, type=click.Path(), metavar="FILE.pkl", help="The dataset to write.")
-@click.option("--labels", type=click.Path(), metavar="FILE.csv", help="Table of path, label[, split].")
+@click.option(
+    "--labels", type=click.Path(), metavar="FILE.csv", help="Table of path, label[, split] (and start_s, stop_s)."
+)
 @click.option("--exclude", type=click.Path(), metavar="LIST", help="Text file with names of videos to leave out.")
 @click.option("--group-by", metavar="REGEX", help="What names a video's group; a group is on one side of the split.")
 @click.option("--seed", type=cli_options.SEED, default=0, show_default=True, help="Of the split.")
@@ -61,7 +63,7 @@ def extract_poses(sources: tuple[str, ...], out: str, quiet: bool, **options: An
         click.echo(f"Error: {reason if path in reason else f'{path}: {reason}'}", err=True)
     if report.failed:
         total = report.num_samples + len(report.failed)
-        raise click.ClickException(f"{len(report.failed)} of {total} videos failed, see {report.report}")
+        raise click.ClickException(f"{len(report.failed)} of {total} failed, see {report.report}")
 
 
 def _command(arguments: list[str]) -> list[str]:

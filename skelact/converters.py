@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -426,6 +427,13 @@ def _with_labels(dataset: AnnotationSet, samples: Sequence[_Sample], table: str 
     labels = label_clips([sample.clip for sample in samples], table, dataset.class_names or ())
     if not labels.label:
         return dataset
+    timed = next(
+        (part for parts in labels.parts.values() for part in parts if part.start_s or part.stop_s < math.inf), None
+    )
+    if timed:
+        raise SkelactError(
+            f"labels {table}: expected labels of whole samples, found times, of {timed.name}; extract-poses takes them"
+        )
     annotations = [
         replace(annotation, label=labels.label.get(annotation.frame_dir)) for annotation in dataset.annotations
     ]

@@ -123,7 +123,8 @@ def extract_poses(
         sources: folders of videos, or videos.
         out: the pickle. Beside it come ``OUT.report.csv`` and the work folder ``OUT.work``, from which the same call
             goes on after a break.
-        labels: CSV of path, label[, split]; else NTU RGB+D names or folders tell.
+        labels: CSV of path, label[, split], and, with a first row that names the columns, start_s and stop_s, in
+            seconds, of each sample in a video that shows several things; else NTU RGB+D names or folders tell.
         exclude: text file with names of videos to leave out, one a line.
         group_by: regular expression that finds the group in a name; a group is on one side of the split.
         seed: of the split.
@@ -153,7 +154,8 @@ def extract_poses(
     if out.suffix.lower() not in PICKLE_SUFFIXES:
         raise SkelactError(f"{out}: expected a name that ends in .pkl or .pickle, by which datasets are known")
     told = label_clips(clips, labels)
-    groups = groups_of(clips, group_by)
+    of_clip = groups_of(clips, group_by)
+    groups = {part.name: of_clip[clip.name] for clip in clips for part in told.parts_of(clip)}
     Tracker(tracker)
     # Here too, so that a wrong model ends all at once; asked as the tasks ask, so that this process loads it once.
     pose_model, why = choose_pose_model(pose_model)
@@ -203,25 +205,25 @@ def extract_poses(
     annotations: list[Annotation] = []
     rows: list[dict[str, Any]] = []
     for clip in clips:
-        row: dict[str, Any] = {
-            "path": str(clip.path),
-            "name": clip.name,
-            "status": "failed",
-            "reason": reasons.get(clip.name, ""),
-        }
-        rows.append(row)
+        failed = {"path": str(clip.path), "name": clip.name, "status": "failed"}
         if clip.name in reasons:
+            rows.append({**failed, "reason": reasons[clip.name]})
             continue
-        sequence = load_sequence(kept[clip.name])
-        persons = main_persons(sequence.tracks, sequence.info.img_shape, sequence.num_frames, num_person)
-        row["frames"] = sequence.num_frames
-        row["persons"] = len(persons)
-        if not persons:
-            reasons[clip.name] = row["reason"] = f"nobody was found in {sequence.num_frames} frames"
-            continue
-        row["status"] = "ok"
-        row["frames_with_poses"] = max(int(track.present.sum()) for track in persons)
-        annotations.append(_annotation(clip, sequence, persons, told.label.get(clip.name)))
+        whole = load_sequence(kept[clip.name])
+        for part in told.parts_of(clip):
+            sequence = whole.cut(part.start_s, part.stop_s)
+            persons = main_persons(sequence.tracks, sequence.info.img_shape, sequence.num_frames, num_person)
+            row: dict[str, Any] = {**failed, "name": part.name, "frames": sequence.num_frames, "persons": len(persons)}
+            rows.append(row)
+            since = f" from {part.start_s:.10g} s on" if part.start_s else ""
+            if not sequence.num_frames:
+                row["reason"] = f"expected a part of the {whole.duration_s:.2f} s of the video, found none{since}"
+            elif not persons:
+                row["reason"] = f"nobody was found in {sequence.num_frames} frames{since}"
+            else:
+                row["status"] = "ok"
+                row["frames_with_poses"] = max(int(track.present.sum()) for track in persons)
+                annotations.append(_annotation(part.name, sequence, persons, told.label.get(part.name)))
 
     names = {annotation.frame_dir for annotation in annotations}
     split = _split_of(told, names, groups, seed)
@@ -242,8 +244,8 @@ def extract_poses(
         }
         dataset = AnnotationSet(annotations, split, told.class_names or None, COCO.name, provenance)
         save_annotations(dataset, out, half)
-    failed = tuple((row["path"], row["reason"]) for row in rows if row["status"] != "ok")
-    return ExtractReport(len(annotations), failed, out if annotations else None, report)
+    lost = tuple((row["path"], row["reason"]) for row in rows if row["status"] != "ok")
+    return ExtractReport(len(annotations), lost, out if annotations else None, report)
 
 
 def _pose_task(item: tuple[Path, PoseSettings]) -> PoseSequence | str:
@@ -284,25 +286,25 @@ def _without_excluded(clips: list[Clip], exclude: str | Path | None) -> list[Cli
     return left
 
 
-def _annotation(clip: Clip, sequence: PoseSequence, persons: Sequence[Track], label: int | None) -> Annotation:
+def _annotation(name: str, sequence: PoseSequence, persons: Sequence[Track], label: int | None) -> Annotation:
     """A sample, whose frames come regularly: those of a video with a variable frame rate are made by interpolation."""
     poses = tracks_keypoint(persons, sequence.num_frames)
     keypoint, score, fps = regular(*poses, sequence.time_s, sequence.info.fps)
     if keypoint is not poses[0]:
-        logger.info("%s: its frames come irregularly; its sample has %.4g a second", clip.path, fps)
-    return Annotation(clip.name, keypoint, score, sequence.info.img_shape, label, {"fps": fps})
+        logger.info("%s: its frames come irregularly; its sample has %.4g a second", name, fps)
+    return Annotation(name, keypoint, score, sequence.info.img_shape, label, {"fps": fps})
 
 
 def _split_of(told: Labels, names: set[str], groups: dict[str, str], seed: int) -> dict[str, tuple[str, ...]]:
     """The split that came with the labels, else a new one; only of samples that are there."""
     labelled = {name: label for name, label in told.label.items() if name in names}
     if 0 < len(labelled) < len(names):
-        logger.warning("%d of %d videos have no label and are in no split", len(names) - len(labelled), len(names))
+        logger.warning("%d of %d samples have no label and are in no split", len(names) - len(labelled), len(names))
     if told.split:
         split = {name: tuple(m for m in members if m in names) for name, members in told.split.items()}
         left = len(labelled) - len(set(chain.from_iterable(split.values())) & labelled.keys())
         if left:
-            logger.warning("videos that have a label but are in none of the splits (%s): %d", ", ".join(split), left)
+            logger.warning("samples that have a label but are in none of the splits (%s): %d", ", ".join(split), left)
         return split
     return make_split(labelled, groups, seed) if labelled else {}
 

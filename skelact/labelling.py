@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,20 +46,40 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Labels:
-    """Of a set of clips.
+class Part:
+    """What becomes a sample: a clip, or a part of it.
 
     Attributes:
-        label: class index by clip name; unlabelled clips are missing.
+        name: of the sample; that of a clip, if it is all of it.
+        start_s, stop_s: seconds from the clip's first frame.
+    """
+
+    name: str
+    start_s: float = 0.0
+    stop_s: float = math.inf
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Of a set of clips, or of parts of them.
+
+    Attributes:
+        label: class index by sample name, which is that of a clip or of a part; unlabelled ones are missing.
         class_names: one for each label.
-        split: names of the clips in each split; empty where nothing tells.
+        split: names of the samples in each split; empty where nothing tells.
         source: what told: ``table``, ``ntu``, ``folders`` or ``none``.
+        parts: of the clips, by their names, where a table told them.
     """
 
     label: Mapping[str, int] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: str = "none"
+    parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
+
+    def parts_of(self, clip: Clip) -> tuple[Part, ...]:
+        """The samples that a clip becomes."""
+        return self.parts.get(clip.name, (Part(clip.name),))
 
 
 def find_clips(sources: Sequence[str | Path]) -> list[Clip]:
@@ -103,8 +125,9 @@ def label_clips(clips: Sequence[Clip], table: str | Path | None = None, known: S
 
     Args:
         clips: to label.
-        table: CSV of path, label and, optionally, split; a path is as given, below the named folder or beside the
-            table, or a clip's name, or the name of a file that only one of them has.
+        table: CSV of path, label and, optionally, split; with a first row that names these columns, start_s and stop_s
+            too, in seconds, where a video shows several things. A path is as given, below the named folder or beside
+            the table, or a clip's name, or the name of a file that only one of them has.
         known: names of classes that the clips have already, which a table's indices are of.
     """
     if table is not None:
@@ -127,49 +150,99 @@ def label_clips(clips: Sequence[Clip], table: str | Path | None = None, known: S
     return folders
 
 
-def _from_table(clips: Sequence[Clip], table: Path, known: Sequence[str]) -> Labels:
+class _Row(NamedTuple):
+    path: str
+    label: str
+    split: str = ""
+    start_s: str = ""
+    stop_s: str = ""
+
+    def __str__(self) -> str:
+        return ", ".join(cell for cell in self if cell)
+
+
+def _read_table(table: Path) -> list[_Row]:
+    """The rows that have a label; with a header, columns may come in any order."""
+    expected = (
+        f"labels {table}: expected rows of path, label[, split], or a first row that names these and start_s, stop_s"
+    )
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except OSError as error:
         raise SkelactError(f"labels {table}: cannot be read ({error.strerror})") from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise SkelactError(f"labels {table}: expected CSV with path, label[, split], found {error}") from None
-    if rows and rows[0][:2] == ["path", "label"]:
-        rows = rows[1:]
-    wrong = next((row for row in rows if len(row) not in (2, 3) or "\0" in row[0] or len(row[1]) > LONGEST_LABEL), None)
-    if not rows or wrong:
-        raise SkelactError(f"labels {table}: expected rows of path, label[, split], found {str(wrong or 'none')[:200]}")
-    if all_rows := len(rows):
-        rows = [row for row in rows if row[1]]
-        if len(rows) < all_rows:
-            logger.warning("labels %s: %d of its %d rows have no label", table, all_rows - len(rows), all_rows)
-    by_key: dict[str, list[str]] = {}
+        raise SkelactError(f"{expected}; found {error}") from None
+    columns = list(_Row._fields[:3])
+    widths: tuple[int, ...] = (2, 3)
+    if rows and {"path", "label"} <= set(rows[0]):
+        columns, rows = rows[0], rows[1:]
+        if len(columns) > len(set(columns)) or not set(columns) <= set(_Row._fields):
+            raise SkelactError(f"{expected}; found a first row of {', '.join(columns)[:200]}")
+        widths = (len(columns),)
+    wrong = next((row for row in rows if len(row) not in widths), None)
+    told = [_Row(**dict(zip(columns, row, strict=False))) for row in rows if len(row) in widths]
+    odd = next((row for row in told if "\0" in row.path or len(row.label) > LONGEST_LABEL), wrong)
+    if not rows or odd:
+        raise SkelactError(f"{expected}; found {str(list(odd) if odd else 'none')[:200]}")
+    labelled = [row for row in told if row.label]
+    if len(labelled) < len(told):
+        logger.warning("labels %s: %d of its %d rows have no label", table, len(told) - len(labelled), len(told))
+    return labelled
+
+
+def _part_of(clip: Clip, row: _Row, table: Path) -> Part:
+    """What a row is about."""
+    if not row.start_s and not row.stop_s:
+        return Part(clip.name)
+    try:
+        start_s, stop_s = (
+            float(text) if text else default for text, default in ((row.start_s, 0.0), (row.stop_s, math.inf))
+        )
+    except ValueError:
+        start_s = stop_s = math.nan
+    if not 0 <= start_s < stop_s:
+        raise SkelactError(f"labels {table}: expected seconds, start_s before stop_s, found {row}")
+    return Part(f"{clip.name}_{start_s:.10g}-{stop_s:.10g}", start_s, stop_s)
+
+
+def _from_table(clips: Sequence[Clip], table: Path, known: Sequence[str]) -> Labels:
+    rows = _read_table(table)
+    by_key: dict[str, list[_Row]] = defaultdict(list)
     for row in rows:
-        for key in (row[0], str((table.parent / row[0]).resolve())):
-            if by_key.setdefault(key, row) != row:
-                other = ", ".join(by_key[key])
-                raise SkelactError(f"labels {table}: expected one row a path, found {', '.join(row)} and {other}")
-    told: dict[str, list[str]] = {}
+        for key in {row.path, str((table.parent / row.path).resolve())}:
+            by_key[key].append(row)
+    parts: dict[str, tuple[Part, ...]] = {}
+    told: dict[str, _Row] = {}
+    used: set[_Row] = set()
     times = Counter(clip.path.name for clip in clips)
     for clip in clips:
         own = clip.path.name
         inside = Path(*clip.folder, own).as_posix()
         keys = (str(clip.path), str(clip.path.resolve()), inside, clip.name, *([own] if times[own] == 1 else []))
-        found = next((key for key in keys if key in by_key), None)
-        if found is not None:
-            told[clip.name] = by_key[found]
+        found = next((by_key[key] for key in keys if key in by_key), [])
+        for row in found:
+            part = _part_of(clip, row, table)
+            if told.setdefault(part.name, row) != row:
+                raise SkelactError(
+                    f"labels {table}: expected one row a path or part, found {row} and {told[part.name]}"
+                )
+            if part not in parts.get(clip.name, ()):
+                parts[clip.name] = (*parts.get(clip.name, ()), part)
+        whole = [row for row in found if not row.start_s and not row.stop_s]
+        if whole and len(parts[clip.name]) > 1:
+            raise SkelactError(f"labels {table}: expected times in all rows of a video or in none, found {whole[0]}")
+        used |= set(found)
     if not told:
         raise SkelactError(
             f"labels {table}: expected paths such as {clips[0].name!r}, found none that is one of the {len(clips)} "
-            f"videos, but {rows[0][0] if rows else 'rows without a label'!r}"
+            f"videos, but {rows[0].path if rows else 'rows without a label'!r}"
         )
-    used = {row[0] for row in told.values()}
-    unused = [row[0] for row in rows if row[0] not in used]
+    unused = [row.path for row in rows if row not in used]
     if unused:
         some = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
         logger.warning("labels %s: no video belongs to %d of its %d rows: %s", table, len(unused), len(rows), some)
-    texts = sorted({row[1] for row in told.values()})
+    texts = sorted({row.label for row in told.values()})
     numbers = [text for text in texts if text.isdecimal()]
     if known and set(texts) <= set(known):
         class_names = tuple(known)
@@ -187,13 +260,14 @@ def _from_table(clips: Sequence[Clip], table: Path, known: Sequence[str]) -> Lab
         label_of = {text: k for k, text in enumerate(texts)}
     split: dict[str, list[str]] = defaultdict(list)
     for name, row in told.items():
-        if len(row) == 3 and row[2]:
-            split[row[2]].append(name)
+        if row.split:
+            split[row.split].append(name)
     return Labels(
-        {name: label_of[row[1]] for name, row in told.items()},
+        {name: label_of[row.label] for name, row in told.items()},
         class_names,
         {name: tuple(names) for name, names in split.items()},
         "table",
+        parts,
     )
 
 

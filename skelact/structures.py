@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+TICK_S = 1e-3  # containers round times to it
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,28 @@ class PoseSequence:
     def duration_s(self) -> float:
         """Until the end of the last frame."""
         return float(self.time_s[-1]) + 1 / self.info.fps if len(self.time_s) else 0.0
+
+    def cut(self, start_s: float, stop_s: float) -> PoseSequence:
+        """The frames from ``start_s`` up to ``stop_s``, with everybody seen in them; frames and times count from there.
+
+        ``provenance`` and what is known of the whole source stay as they are.
+        """
+        first, last = (int(frame) for frame in np.searchsorted(self.time_s + TICK_S, (start_s, stop_s)))
+        offset_s = self.time_s[first] if first < last else 0.0
+        tracks = []
+        for track in self.tracks:
+            inside = [min(max(frame - track.start_frame, 0), track.num_frames) for frame in (first, last)]
+            part = track.cut(inside[0], inside[1])
+            if part.present.any():
+                tracks.append(replace(part, start_frame=part.start_frame - first, time_s=part.time_s - offset_s))
+        return replace(
+            self,
+            tracks=tuple(tracks),
+            num_frames=last - first,
+            time_s=self.time_s[first:last] - offset_s,
+            faces=self.faces[first:last],
+            cuts_s=tuple(cut_s - offset_s for cut_s in self.cuts_s if start_s < cut_s < stop_s),
+        )
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,32 @@ def test_persons_fill_the_slots_as_in_predict(folder: Path, drawn: Estimator, tm
     np.testing.assert_allclose(annotation.keypoint, keypoint, atol=1e-4)
 
 
+def test_a_table_with_times_makes_samples_of_the_parts_of_a_video(
+    folder: Path, drawn: Estimator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As somebody has labelled long recordings: who does what from when to when."""
+    (tmp_path / "times.csv").write_text(
+        "start_s,stop_s,path,label\n0,0.5,wave/0.mp4,raise\n0.5,,wave/0.mp4,wave\n0.2,0.6,walk/0.mp4,walk\n9,10,walk/0.mp4,walk\n"
+    )
+    report = extract_poses(folder, tmp_path / "out.pkl", labels=tmp_path / "times.csv", progress=False)
+    dataset = load_annotations(tmp_path / "out.pkl")
+    of_name = {sample.frame_dir: sample for sample in dataset.annotations}
+    labelled = {name: (dataset.class_names or ())[s.label] for name, s in of_name.items() if s.label is not None}
+    assert labelled == {"wave/0_0-0.5": "raise", "wave/0_0.5-inf": "wave", "walk/0_0.2-0.6": "walk"}
+    assert drawn.num_frames == 6 * NUM_FRAMES, "each video is posed once"
+    frames = [round(time_s * FPS) for time_s in (0.5, 0.2, 0.6)]
+    whole = extract_poses(folder, tmp_path / "whole.pkl", progress=False)
+    assert whole.num_samples == 6
+    uncut = {sample.frame_dir: sample.keypoint for sample in load_annotations(tmp_path / "whole.pkl").annotations}
+    np.testing.assert_array_equal(of_name["wave/0_0-0.5"].keypoint, uncut["wave/0"][:, : frames[0]])
+    np.testing.assert_array_equal(of_name["wave/0_0.5-inf"].keypoint, uncut["wave/0"][:, frames[0] :])
+    np.testing.assert_array_equal(of_name["walk/0_0.2-0.6"].keypoint, uncut["walk/0"][:, frames[1] : frames[2]])
+    assert "4 of 7 samples have no label" in caplog.text, "videos that the table doesn't name are there as a whole"
+    ((_, reason),), rows = report.failed, rows_of(report.report)
+    assert "none from 9 s on" in reason
+    assert rows["walk/0_9-10"]["reason"] == reason
+
+
 def test_one_bad_video_does_not_lose_the_rest(
     folder: Path, films: dict[str, Film], drawn: Estimator, tmp_path: Path
 ) -> None:
@@ -309,7 +335,7 @@ def test_killed_half_way_and_run_again_it_equals_an_unbroken_run(shared: Path, t
     for out in (broken, whole):
         result = subprocess.run(command(str(out)), capture_output=True, text=True, timeout=600)
         assert result.returncode == 1
-        assert "1 of 7 videos failed" in result.stderr
+        assert "1 of 7 failed" in result.stderr
         rows = rows_of(out.with_suffix(".report.csv"))
         assert re.search("expected a .*video", rows["run/rubbish"]["reason"])
     assert same(load_annotations(broken), load_annotations(whole))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections import Counter
@@ -112,9 +113,45 @@ def test_a_table_with_numbers_keeps_them(tmp_path: Path) -> None:
     assert told.class_names == ("0", "1", "2", "3")
 
 
+def test_a_table_tells_what_each_part_of_a_video_shows(tmp_path: Path) -> None:
+    clips = find_clips([videos(tmp_path / "v", "monday.mp4", "tuesday.mp4", "sunday.mp4")])
+    (tmp_path / "labels.csv").write_text(
+        "path,start_s,stop_s,label,split\nmonday.mp4,0,2.5,sit,train\nmonday.mp4,2.5,9,fall,train\ntuesday.mp4,,,sit,val\n"
+    )
+    told = label_clips(clips, tmp_path / "labels.csv")
+    labels = {"monday_0-2.5": "sit", "monday_2.5-9": "fall", "tuesday": "sit"}
+    assert named(dict(told.label), told.class_names) == labels
+    assert told.split == {"train": ("monday_0-2.5", "monday_2.5-9"), "val": ("tuesday",)}
+    parts = {clip.name: [(part.name, part.start_s, part.stop_s) for part in told.parts_of(clip)] for clip in clips}
+    assert parts == {
+        "monday": [("monday_0-2.5", 0, 2.5), ("monday_2.5-9", 2.5, 9)],
+        "tuesday": [("tuesday", 0, math.inf)],
+        "sunday": [("sunday", 0, math.inf)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a.mp4,3,1,sit", "expected seconds, start_s before stop_s, found a.mp4, sit, 3, 1"),
+        ("a.mp4,-1,1,sit", "expected seconds, start_s before stop_s"),
+        ("a.mp4,0:30,0:40,sit", "expected seconds, start_s before stop_s, found a.mp4, sit, 0:30, 0:40"),
+        ("a.mp4,1,2,sit\na.mp4,1,2,fall", "expected one row a path or part"),
+        ("a.mp4,,,sit\na.mp4,1,2,fall", "expected times in all rows of a video or in none"),
+        ("a.mp4,1,2", "expected rows of path, label.* and start_s, stop_s"),
+    ],
+)
+def test_times_that_make_no_sense(tmp_path: Path, rows: str, message: str) -> None:
+    clips = find_clips([videos(tmp_path / "v", "a.mp4")])
+    (tmp_path / "labels.csv").write_text(f"path,start_s,stop_s,label\n{rows}\n")
+    with pytest.raises(SkelactError, match=message):
+        label_clips(clips, tmp_path / "labels.csv")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("path,label,end\na.mp4,sit,3\n", "found a first row of path, label, end"),
         ("", "expected rows of path, label"),
         ("a.mp4\n", "expected rows of path, label"),
         ("elsewhere.mp4,wave\n", "expected paths such as 'a', found none .* but 'elsewhere.mp4'"),

@@ -475,7 +475,7 @@ def extracted(tmp_path: Path, table: str) -> Result:
 @pytest.mark.parametrize(
     ("second_row", "told"),
     [
-        ("wave/y.mp4,wave,val", ["no video belongs to 1 of its 2 rows: wave/y.mp4", "1 of 2 videos have no label"]),
+        ("wave/y.mp4,wave,val", ["no video belongs to 1 of its 2 rows: wave/y.mp4", "1 of 2 samples have no label"]),
         ("wave/x.mp4,wave,", ["but are in none of the splits (train): 1"]),
     ],
     ids=["mistyped path", "no split"],
