@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 import cv2
@@ -49,7 +50,7 @@ class Strip:
     """A timeline to draw under the pictures: a row for each person and pair, a block for each segment.
 
     It shows a page of up to a minute; the next one follows. Where more are seen than there are rows, those who are
-    known to do something for longest get them.
+    known to do something for longest get them, after those who do what nobody before them does: a fall among walkers.
 
     Args:
         segments: what they do.
@@ -88,14 +89,24 @@ class Strip:
         part = min(max(time_s / self.page_s - page, 0.0), 1.0)
         return round(self.margin + part * (self.width - self.margin - 2))
 
+    def _worth_showing(self, page: int) -> list[tuple[int, ...]]:
+        """Who gets a row."""
+        lengths: dict[tuple[int, ...], float] = defaultdict(float)
+        classes: dict[tuple[int, ...], set[str]] = defaultdict(set)
+        for segment in self.pages[page]:
+            is_known = segment.class_name != UNKNOWN
+            lengths[segment.track_ids] += is_known * (segment.stop_s - segment.start_s)
+            classes[segment.track_ids] |= {segment.class_name} if is_known else set()
+        adding, others, so_far = [], [], set[str]()
+        for who in sorted(lengths, key=lambda who: -lengths[who]):
+            (others if classes[who] <= so_far else adding).append(who)
+            so_far |= classes[who]
+        return [*adding, *others][:MAX_ROWS]
+
     def _draw_page(self, page: int) -> Array:
         image = np.full((self.height, self.width, 3), INK, np.uint8)
-        lengths: dict[tuple[int, ...], float] = {}
-        for segment in self.pages[page]:
-            length = (segment.stop_s - segment.start_s) * (segment.class_name != UNKNOWN)
-            lengths[segment.track_ids] = lengths.get(segment.track_ids, 0.0) + length
-        longest = sorted(lengths, key=lambda who: -lengths[who])[:MAX_ROWS]
-        rows = {who: k for k, who in enumerate(sorted(longest, key=lambda who: (len(who), who)))}
+        shown = sorted(self._worth_showing(page), key=lambda who: (len(who), who))
+        rows = {who: k for k, who in enumerate(shown)}
         baseline = round(0.75 * self.row_px)
         for who, row in rows.items():
             place = (self.text_px // 3, row * self.row_px + baseline)

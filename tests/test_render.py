@@ -284,6 +284,15 @@ def test_a_long_video_has_pages_of_a_minute_and_few_rows() -> None:
     assert 0 < moved.sum() < 20, "only the cursor"
 
 
+def test_a_short_fall_among_many_who_walk_is_on_the_timeline() -> None:
+    walkers = [segment(0.0, 10.0, "walk", 1 + k) for k in range(9)]
+    with_fall = Strip([*walkers, segment(3.0, 9.0, "walk", 10), segment(9.0, 10.0, "fall", 10)], 10.0, IMG_SHAPE)
+    assert with_fall.height == Strip(walkers, 10.0, IMG_SHAPE).height
+    fall = np.all(with_fall.draw(0.0) == with_fall.colors["fall"], axis=2)
+    left, right = np.flatnonzero(fall.any(0))[[0, -1]]
+    assert IMG_SHAPE[1] * 0.85 < left < right < IMG_SHAPE[1]
+
+
 def test_the_last_frame_of_a_video_is_on_the_page_of_all(tmp_path: Path) -> None:
     source, out = make_video(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     render_video(source, sequence_of(person()), [], out, segments=[segment(0.0, 1.0, "walk", 1)])
