@@ -87,7 +87,11 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 )
 @click.option("--val-every", type=click.IntRange(1), help="Epochs from one validation to the next.")
 @click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a dataset that does not tell.")
-@click.option("--init", metavar="NAME|PATH", help="Fine-tune this zoo model or checkpoint; a head that differs is new.")
+@click.option(
+    "--init",
+    metavar="NAME|PATH",
+    help="Fine-tune this zoo model, checkpoint or folder of --stream all; a head that differs is new.",
+)
 @click.option("--freeze", is_flag=True, help="Train the head only.")
 @click.option("--skip-empty", is_flag=True, help="Compute slots without a person once: faster where most are empty.")
 @click.option("--amp", is_flag=True, help="16-bit floats where they are safe.")

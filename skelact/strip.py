@@ -97,7 +97,9 @@ class Strip:
             is_known = segment.class_name != UNKNOWN
             lengths[segment.track_ids] += is_known * (segment.stop_s - segment.start_s)
             classes[segment.track_ids] |= {segment.class_name} if is_known else set()
-        adding, others, so_far = [], [], set[str]()
+        adding: list[tuple[int, ...]] = []
+        others: list[tuple[int, ...]] = []
+        so_far: set[str] = set()
         for who in sorted(lengths, key=lambda who: -lengths[who]):
             (others if classes[who] <= so_far else adding).append(who)
             so_far |= classes[who]

@@ -37,7 +37,7 @@ from skelact.recipes import EPOCH_CLIPS, PUBLISHED_BATCH_SIZE, TrainSettings
 from skelact.run_folder import LOG_FIELDS, RunFolder, load_state
 from skelact.skeleton import NTU, Layout, as_layout, load_layout
 from skelact.structures import Array
-from skelact.weights import resolve
+from skelact.weights import ResolvedModel, resolve
 
 logger = logging.getLogger("skelact")
 
@@ -115,7 +115,8 @@ def train(
             ``last.safetensors`` and, to go on from, ``state.safetensors``.
         settings: of the run.
         layout: of the joints, also its name or file; None takes what the dataset tells.
-        init: zoo name or checkpoint to start from; its head is replaced where the classes differ.
+        init: zoo name or checkpoint to start from; its head is replaced where the classes differ. Of a fusion, or of
+            a folder that ``train_streams`` made, the one of the same stream.
         device: None chooses.
         workers: processes that prepare clips, for each that trains.
         resume: go on from the folder's state; the result is that of an unbroken run.
@@ -289,21 +290,26 @@ def _class_names(trained: set[int], held_out: set[int], start: Checkpoint | None
 
 
 def _start(init: str | Path, settings: TrainSettings, layout: Layout | None) -> Checkpoint:
-    """The checkpoint to start from; the layout is that of one that tells none."""
-    found = resolve(init)
-    if len(found) != 1:
-        files = ", ".join(str(each.path) for each in found)
-        raise SkelactError(f"{init}: expected one checkpoint to start from, found several that are fused: {files}")
-    if is_exported(found[0].path):
-        raise SkelactError(f"{init}: an export can't be trained; start from the checkpoint that it was made of")
-    path, published = found[0].path, found[0].published
+    """The checkpoint to start from; of a fusion, or of a folder that ``train_streams`` made, the one of the stream."""
+    own = Path(init) / settings.stream / "best.safetensors"
+    checkpoints = [_loaded(each, settings, layout) for each in resolve(own if own.is_file() else init)]
+    fitting = [checkpoint for checkpoint in checkpoints if checkpoint.clips.stream == settings.stream]
+    if len(fitting) != 1:
+        streams = " and ".join(repr(checkpoint.clips.stream) for checkpoint in checkpoints)
+        raise SkelactError(
+            f"{init}: expected a checkpoint for stream {settings.stream!r}, found {streams}; see --stream"
+        )
+    return fitting[0]
+
+
+def _loaded(model: ResolvedModel, settings: TrainSettings, layout: Layout | None) -> Checkpoint:
+    """A checkpoint that a training may start from; stream and layout are those of one that tells none."""
+    path, published = model.path, model.published
+    if is_exported(path):
+        raise SkelactError(f"{path}: an export can't be trained; start from the checkpoint that it was made of")
     if published:
-        checkpoint = load_checkpoint(path, published.stream, class_names=published.class_names)
-    else:
-        checkpoint = load_checkpoint(path, settings.stream, None if is_safetensors(path) else layout)
-    if checkpoint.clips.stream != settings.stream:
-        raise SkelactError(f"{init}: is for stream {checkpoint.clips.stream!r}; train it with --stream of that name")
-    return checkpoint
+        return load_checkpoint(path, published.stream, class_names=published.class_names)
+    return load_checkpoint(path) if is_safetensors(path) else load_checkpoint(path, settings.stream, layout)
 
 
 def _clip_settings(

@@ -20,6 +20,7 @@ from skelact import training
 from skelact.annotations import Annotation, AnnotationSet, save_annotations
 from skelact.checkpoint import load_checkpoint
 from skelact.cli import main
+from skelact.clips import STREAMS
 from skelact.errors import SkelactError
 from skelact.recipes import RECIPES
 from skelact.run_folder import RunFolder
@@ -329,7 +330,7 @@ def test_fine_tuning_starts_from_a_checkpoint(data: Path, tmp_path: Path, caplog
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"stream": "bone"}, "was trained on stream 'joint'"), ({}, "takes layout 'coco' in 2D")],
+    [({"stream": "bone"}, "expected a checkpoint for stream 'bone', found 'joint'"), ({}, "takes layout 'coco' in 2D")],
 )
 def test_a_checkpoint_that_does_not_fit_is_no_start(
     data: Path, tmp_path: Path, change: dict[str, Any], message: str
@@ -339,6 +340,22 @@ def test_a_checkpoint_that_does_not_fit_is_no_start(
     save_annotations(other, tmp_path / "other.pkl")
     with pytest.raises(SkelactError, match=message):
         train(tmp_path / "other.pkl", tmp_path / "run", replace(QUICK, **change), init=first.best, progress=False)
+
+
+def test_four_streams_start_from_four_streams(data: Path, tmp_path: Path) -> None:
+    once = replace(QUICK, epochs=1)
+    first, _ = training.train_streams(data, tmp_path / "first", once, progress=False)
+    still = replace(once, lr=1e-9, freeze=True, ema=0)
+    again, _ = training.train_streams(data, tmp_path / "again", still, init=tmp_path / "first", progress=False)
+    for stream in STREAMS:
+        before, after = (weights_of(reports[stream].best) for reports in (first, again))
+        for name in before:
+            np.testing.assert_allclose(after[name], before[name], atol=1e-6, err_msg=f"{stream} {name}")
+    fused = replace(once, stream="bone", clip_len=None)  # the shipped model is a fusion of two
+    tuned = train(data, tmp_path / "fused", fused, init="skelact-daily", progress=False)
+    assert load_checkpoint(tuned.best).clips.stream == "bone"
+    with pytest.raises(SkelactError, match="expected a checkpoint for stream 'joint-motion', found 'joint' and 'bone'"):
+        training.train_streams(data, tmp_path / "more", once, init="skelact-daily", progress=False)
 
 
 def test_a_head_for_the_same_classes_stays(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
