@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,8 @@ class Layout:
 
         Args:
             values: ``joints`` (names), ``edges`` ([child, parent] pairs), ``center`` (index or name) and, optional,
-                ``name``, ``bone_parents`` and ``flip_pairs``. Joints may be given by name everywhere.
+                ``name``, ``bone_parents`` and ``flip_pairs``, by default those whose names differ by left and right
+                only. Joints may be given by name everywhere.
 
         Raises:
             SkelactError: a key is missing or a joint is unknown.
@@ -117,7 +118,7 @@ class Layout:
                 edges=pairs("edges"),
                 center=joint_index(values.get("center", 0)),
                 bone_parents=tuple(joint_index(joint) for joint in values.get("bone_parents", ())),
-                flip_pairs=pairs("flip_pairs"),
+                flip_pairs=pairs("flip_pairs") if "flip_pairs" in values else _named_pairs(joints),
             )
         except KeyError as error:
             raise SkelactError(f"layout: {error} is none of its joints {', '.join(joints)}") from None
@@ -125,6 +126,13 @@ class Layout:
             raise SkelactError(
                 f"layout: expected joints as names and edges as [child, parent] pairs, found {error}"
             ) from None
+
+
+def _named_pairs(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """(left, right) joints, by their names."""
+    index = {joint.lower(): v for v, joint in enumerate(joints)}
+    rights = ((v, joint.replace("left", "right")) for joint, v in index.items() if "left" in joint)
+    return tuple((v, index[right]) for v, right in rights if right in index)
 
 
 COCO = Layout(

@@ -53,6 +53,17 @@ def test_published_bone_parents() -> None:
     assert set(enumerate(HAND.bone_parents)) == {*pairs(HAND_EDGES), (0, 0)}
 
 
+def test_left_and_right_are_known_by_their_names() -> None:
+    """Else a mirrored clip would have its left joints on the right."""
+    for known in (COCO, NTU, OPENPOSE):
+        values = {key: value for key, value in known.to_dict().items() if key != "flip_pairs"}
+        assert set(Layout.from_dict(values).flip_pairs) == set(known.flip_pairs), known.name
+        assert Layout.from_dict({**values, "flip_pairs": []}).flip_pairs == ()
+    assert Layout.from_dict({"joints": ["LeftHand", "root", "RightHand", "leftover"], "edges": []}).flip_pairs == (
+        (0, 2),
+    )
+
+
 @each_layout
 def test_every_joint_has_a_name_of_its_own_and_a_path_to_the_centre(layout: Layout) -> None:
     assert len(set(layout.joints)) == layout.num_joints
