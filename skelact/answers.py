@@ -56,7 +56,7 @@ def predict_sequence(
     Raises:
         SkelactError: the poses don't fit the model, or there is nobody. In a timeline that is no error, but a warning.
     """
-    warnings = classifier.check(sequence)
+    warnings = [*sequence.warnings, *classifier.check(sequence)]
     if granularity == "auto":
         granularity = "clip" if sequence.duration_s <= LONGEST_CLIP_S + 1e-6 else "timeline"
     nobody = (

@@ -198,6 +198,8 @@ def extract_poses(
             elif isinstance(result, str):
                 reasons[todo[k].name] = result
             else:
+                for problem in result.warnings:
+                    logger.warning("%s: %s", todo[k].path, problem)
                 save_sequence(result, kept[todo[k].name])
             bar.update()
             bar.set_postfix(failed=len(reasons))
@@ -221,7 +223,7 @@ def extract_poses(
             elif not persons:
                 row["reason"] = f"nobody was found in {sequence.num_frames} frames{since}"
             else:
-                row["status"] = "ok"
+                row["status"], row["reason"] = "ok", "; ".join(whole.warnings)
                 row["frames_with_poses"] = max(int(track.present.sum()) for track in persons)
                 annotations.append(_annotation(part.name, sequence, persons, told.label.get(part.name)))
 
@@ -332,6 +334,7 @@ def save_sequence(sequence: PoseSequence, path: Path) -> None:
         "num_frames": sequence.num_frames,
         "layout": sequence.layout,
         "provenance": sequence.provenance,
+        "warnings": sequence.warnings,
         "tracks": [[track.track_id, track.start_frame] for track in sequence.tracks],
     }
     arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta)), "time_s": sequence.time_s}
@@ -361,4 +364,12 @@ def load_sequence(path: Path) -> PoseSequence:
         path.unlink(missing_ok=True)
         raise SkelactError(f"{path}: damaged, and removed ({error}); run the same command again") from None
     info = VideoInfo(**{**meta["info"], "img_shape": tuple(meta["info"]["img_shape"])})
-    return PoseSequence(info, tuple(tracks), meta["num_frames"], meta["layout"], time_s, meta["provenance"])
+    return PoseSequence(
+        info,
+        tuple(tracks),
+        meta["num_frames"],
+        meta["layout"],
+        time_s,
+        meta["provenance"],
+        warnings=tuple(meta.get("warnings", ())),
+    )

@@ -178,9 +178,10 @@ def estimate_poses(
     """
     info = probe_video(source)
     followed = FollowedFrames(tracker, info, stride)
+    problems: list[str] = []
     total = min(info.num_frames or sys.maxsize, max_frames or sys.maxsize)
     frames: Iterable[Frame] = tqdm(
-        itertools.islice(read_frames(source), max_frames),
+        itertools.islice(read_frames(source, problems.append), max_frames),
         desc=Path(source).name,
         total=total if total < sys.maxsize else None,
         unit=" frames",
@@ -188,7 +189,7 @@ def estimate_poses(
     )
     for frame, poses in pose_model.detect_each(followed.look_through(frames)):
         followed.follow(frame, poses)
-    return followed.sequence(pose_model.provenance, clean)
+    return replace(followed.sequence(pose_model.provenance, clean), warnings=tuple(problems))
 
 
 def enough_stride(info: VideoInfo, classifier: Classifier, granularity: str, timeline: TimelineSettings) -> int:

@@ -208,7 +208,7 @@ def render_video(
         )
 
     def pictures() -> Iterator[tuple[int, float, Array]]:
-        for frame in read_frames(source):
+        for frame in read_frames(source, lambda problem: None):  # told when the poses were found
             if hide_faces:
                 blur_faces(frame.image, faces_around(sequence.faces, frame.index, info.fps))
             yield frame.index, frame.time_s, frame.image

@@ -128,6 +128,7 @@ class PoseSequence:
         faces: for each frame (N, 3), x, y and radius in pixels of the head of everybody found in it, tracked or not;
             empty where there is no picture.
         cuts_s: when the video cuts to another shot.
+        warnings: what was wrong with the source.
     """
 
     info: VideoInfo
@@ -139,6 +140,7 @@ class PoseSequence:
     label: int | None = None
     faces: tuple[Array, ...] = ()
     cuts_s: tuple[float, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:

@@ -8,7 +8,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -81,7 +81,7 @@ def probe_video(path: str | Path) -> VideoInfo:
         )
 
 
-def read_frames(path: str | Path) -> Iterator[Frame]:
+def read_frames(path: str | Path, on_damage: Callable[[str], None] | None = None) -> Iterator[Frame]:
     """Decode a video, frame by frame, in constant memory.
 
     Pictures are as shown: rotation metadata is applied, and frames of another size than the first are scaled
@@ -90,8 +90,11 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
     Times come from the container, relative to the first frame. They always increase: a frame without a time,
     or with one not after its predecessor's, is put 1 / fps after it.
 
-    Damaged packets are skipped, and a video that is cut short gives the frames before the cut; the logger
-    ``skelact`` tells of both in a warning after the last frame.
+    Damaged packets are skipped, and a video that is cut short gives the frames before the cut.
+
+    Args:
+        path: of the video.
+        on_damage: called after the last frame with what was wrong; None warns by the logger ``skelact``.
 
     Yields:
         Frames with index 0, 1, ... and BGR uint8 images (H, W, 3).
@@ -117,12 +120,13 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
             num_frames += 1
         if num_frames == 0:
             raise _undecodable(path, stream)
+        on_damage = on_damage or (lambda problem: logger.warning("%s: %s", path, problem))
         if damage.packets:
-            logger.warning("%s: %d damaged packets; %d frames decoded", path, damage.packets, num_frames)
+            on_damage(f"{damage.packets} damaged packets; {num_frames} frames decoded")
         claimed_s = _claimed_duration(container, stream)
         if damage.broken or _ends_in_packet(container, path) or damage.last_s[1] < EARLY_END * claimed_s - frame_s:
             found = f"{num_frames} frames, {time_s + frame_s:.1f} of {claimed_s:.1f} s"
-            logger.warning("%s: the file is cut short: %s decoded", path, found)
+            on_damage(f"the file is cut short: {found} decoded")
 
 
 def read_ahead(frames: Iterable[Item], depth: int = 8) -> Generator[Item, None, None]:

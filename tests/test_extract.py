@@ -182,6 +182,20 @@ def test_one_bad_video_does_not_lose_the_rest(
     assert [row["status"] for row in rows.values()].count("ok") == 6
 
 
+def test_what_is_wrong_with_a_video_stands_in_the_report(
+    drawn: Estimator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also when its poses are kept from before."""
+    path = film(tmp_path / "videos" / "wave" / "cut.mkv", drawn_people.scene_of("wave", seed=1), 24 / FPS).path
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    for _ in range(2):
+        report = extract_poses(tmp_path / "videos", tmp_path / "set.pkl", progress=False)
+        row = rows_of(report.report)["wave/cut"]
+        assert (row["status"], report.failed) == ("ok", ())
+        assert re.match(r"the file is cut short: \d+ frames, .* of 1.6 s decoded", row["reason"])
+    assert len([message for message in caplog.messages if "cut short" in message]) == 1
+
+
 @pytest.mark.parametrize("wrong", [{"stride": 0}, {"max_frames": 0}, {"num_person": 0}, {"out": "set.data"}])
 def test_arguments_that_make_no_sense(folder: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
     out = tmp_path / wrong.pop("out", "set.pkl")

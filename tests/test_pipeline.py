@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import drawn_people
 import numpy as np
 import pytest
@@ -324,7 +325,7 @@ def test_a_rate_that_is_none_is_refused(drawn: DrawnPoses, tmp_path: Path, model
 def test_where_a_recording_was_paused_nobody_is_seen(
     drawn: DrawnPoses, films: dict[str, Film], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def paused(path: Path) -> Iterator[Frame]:
+    def paused(path: Path, *told: Any) -> Iterator[Frame]:
         yield from (replace(f, time_s=f.time_s + 60 * (f.index >= 12)) for f in read_frames(path))
 
     before = estimate_poses(films["wave"].path, drawn)  # type: ignore[arg-type]
@@ -475,6 +476,24 @@ def test_a_model_of_another_layout_refuses_video(drawn: DrawnPoses, films: dict[
     (result,) = answer(films["wave"].path, model=model).results
     assert "takes layout 'openpose' (18 joints), but the pose model gives 17 COCO keypoints" in str(result.error)
     assert drawn.loaded == []
+
+
+def test_a_video_cut_short_is_answered_with_a_warning(
+    drawn: DrawnPoses, films: dict[str, Film], model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tmp_path / "cut.mkv"
+    with av.open(str(films["wave"].path)) as whole, av.open(str(source), "w") as copy:
+        stream = copy.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size * 3 // 4])
+    (result,) = answer(source, model=model).results
+    (warning,) = result.warnings
+    assert warning.startswith("the file is cut short: ")
+    assert len(result.predictions) == 1
+    assert caplog.messages.count(f"{source}: {warning}") == 1
 
 
 def test_another_pose_model_than_in_training_is_told(drawn: DrawnPoses, films: dict[str, Film], tmp_path: Path) -> None:
