@@ -48,7 +48,7 @@ from skelact.structures import (
 from skelact.subtitles import to_srt, to_vtt
 from skelact.timeline import MIN_DURATION_S, TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, build_tracks, stretch, tracker_key
-from skelact.video import find_videos, probe_video, read_frames
+from skelact.video import VIDEO_SUFFIXES, find_videos, probe_video, read_frames
 from skelact.windows import STEP_S
 from skelact.writers import answers_before, to_json, versions, write_json, write_text
 
@@ -58,6 +58,7 @@ DEFAULT_POSE_MODEL = "auto"
 FPS_TOLERANCE = 0.01  # of a rate that a container tells
 MIN_HOLE_S = 1.0  # without a frame for so long, and for ``HOLE_FRAMES``, nothing is known
 MIN_POSE_FPS = 12.5  # poses a second with which people are still followed
+MP4_SUFFIXES = frozenset((".mp4", ".m4v", ".mov"))
 OUTPUTS = {"out_video": ".mp4", "srt": ".srt", "vtt": ".vtt", "eaf": ".eaf"}  # files for one source each
 SUBTITLES: dict[str, Callable[[SourceResult], str]] = {"srt": to_srt, "vtt": to_vtt, "eaf": to_eaf}
 
@@ -340,7 +341,8 @@ class Predictor:
 
         Args:
             path: the source.
-            outputs: where to write what (``OUTPUTS``); folders, if a pickle has several samples.
+            outputs: where to write what (``OUTPUTS``); if a pickle has several samples, into folders of these names
+                without their suffixes.
         """
         outputs = outputs or {}
         try:
@@ -357,7 +359,10 @@ class Predictor:
                 own = outputs
                 if len(annotations) > 1:
                     name = f"{k:04d}_{sample.frame_dir.replace('/', '_')}"
-                    own = {kind: out / f"{name}{OUTPUTS[kind]}" for kind, out in outputs.items()}
+                    own = {
+                        kind: out.parent / out.name.removesuffix(OUTPUTS[kind]) / f"{name}{OUTPUTS[kind]}"
+                        for kind, out in outputs.items()
+                    }
                 layout = told or self.classifier.members[0].checkpoint.clips.layout.name
                 yield self._classify(path, annotation_sequence(path, sample, layout, self.settings.clean is True), own)
         except SkelactError as error:
@@ -517,6 +522,8 @@ def predict(
     for kind, out in wanted.items():
         for own, path in zip(outputs, _output_paths(found, named, out, OUTPUTS[kind]), strict=True):
             if path:
+                if kind == "out_video" and path.suffix.lower() in VIDEO_SUFFIXES - MP4_SUFFIXES:
+                    raise SkelactError(f"{path}: an overlay is an mp4; expected a name that ends in .mp4")
                 check_writable(path, [*settings.models, pose_model])
                 own[kind] = path
     has_videos = any(path.suffix.lower() not in PICKLE_SUFFIXES for path in found)

@@ -587,6 +587,10 @@ def test_each_sample_of_a_pickle_has_its_overlay(drawn: DrawnPoses, tmp_path: Pa
     results = answer(path, model=model, out_video=tmp_path / "out").results
     assert [result.error for result in results] == [None, None]
     assert overlays(tmp_path / "out") == ["0000_S1_a.mp4", "0001_b.mp4"]
+    answer(path, model=model, out_video=tmp_path / "own.mp4")
+    assert overlays(tmp_path / "own") == ["0000_S1_a.mp4", "0001_b.mp4"], "a folder is not called .mp4"
+    with pytest.raises(SkelactError, match=r"own.avi: an overlay is an mp4; expected a name that ends in .mp4"):
+        answer(path, model=model, out_video=tmp_path / "own.avi")
 
 
 def test_an_overlay_that_cannot_be_written_is_told_before_the_work(
