@@ -30,6 +30,8 @@ Item = TypeVar("Item")
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
 )
+# Titles that are no UTF-8 are no reason to refuse a video; PyAV 19 has no such option, for it takes them.
+ANY_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 DEFAULT_FPS, MAX_FPS = 30.0, 1000.0  # the first where a container claims nothing, or the second and more
 EARLY_END = 0.9  # pictures that stop before this share of the claimed duration are worth a warning
 TIME_BASE = Fraction(1, 90_000)  # of written frames: exact for 24, 25, 30, 50 and 60 fps, by 1000/1001 too
@@ -363,7 +365,7 @@ def _open_video(path: str | Path) -> Iterator[tuple[Any, Any]]:
         options = {"protocol_whitelist": "file"}
         # torchvision < 0.26 has FFmpeg log to Python; closing a decoder, whose threads then wait for the GIL, hangs.
         av.logging.set_level(None)
-        container = av.open(f"file:{path}", metadata_errors="replace", options=options)
+        container = av.open(f"file:{path}", options=options, **ANY_METADATA)
     except PermissionError:
         raise SkelactError(f"{path}: no permission to read it; change its permissions or copy it") from None
     except (av.FFmpegError, OSError) as error:
