@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from skelact.live_session import live
     from skelact.merging import merge
     from skelact.pipeline import predict
+    from skelact.recipes import RECIPES, TrainSettings
     from skelact.report import write_report
     from skelact.testing import test
-    from skelact.training import train
+    from skelact.training import train, train_streams
 
 # Torch's threads spin while they wait for each other. On a machine that other programs use too, nearly all the time can
 # go with that (scripts/beside_others.py), so they give up soon. It is read when torch is loaded.
@@ -31,7 +32,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 __version__ = "0.1.0"
 __all__ = [
+    "RECIPES",
     "SkelactError",
+    "TrainSettings",
     "__version__",
     "benchmark",
     "convert",
@@ -47,6 +50,7 @@ __all__ = [
     "save_checkpoint",
     "test",
     "train",
+    "train_streams",
     "write_report",
 ]
 
@@ -66,6 +70,9 @@ _LAZY = {
     "save_checkpoint": "skelact.checkpoint",
     "test": "skelact.testing",
     "train": "skelact.training",
+    "train_streams": "skelact.training",
+    "RECIPES": "skelact.recipes",
+    "TrainSettings": "skelact.recipes",
     "write_report": "skelact.report",
 }
 

@@ -107,10 +107,10 @@ class AnnotationSet:
         return [Header(a.frame_dir, a.label, a.img_shape, a.keypoint.shape, fps_of(a.extra)) for a in self.annotations]
 
     def indices(self, split: str) -> list[int]:
-        """Which samples are in a split.
+        """Which samples are in a split; names that no sample has are told in a warning.
 
         Raises:
-            SkelactError: there is no such split, or it names samples that are not there.
+            SkelactError: there is no such split, or none of its samples.
         """
         if split not in self.split:
             found = ", ".join(self.split) or "none"
@@ -118,11 +118,14 @@ class AnnotationSet:
         wanted = set(self.split[split])
         names = [header.frame_dir for header in self.headers()]
         missing = wanted.difference(names)
-        if missing:
+        if missing == wanted and wanted:
             raise SkelactError(
                 f"split {split!r}: expected names of samples, found {len(missing)} that no sample has, "
                 f"such as {min(missing)}"
             )
+        if missing:
+            told = "split %r: no sample has %d of its %d names, such as %s; the others count"
+            logger.warning(told, split, len(missing), len(wanted), min(missing))
         return [k for k, name in enumerate(names) if name in wanted]
 
 
@@ -220,10 +223,24 @@ def save_annotations(dataset: AnnotationSet, path: str | Path, half: bool = Fals
         content["layout"] = dataset.layout
     if dataset.provenance:
         content["provenance"] = dict(dataset.provenance)
-    with atomic_path(path) as part, part.open("wb") as file:
+    with atomic_path(path) as part, part.open("wb") as file, _for_numpy_1():
         pickler = pickle.Pickler(file, protocol=4)
         pickler.fast = content["annotations"] is samples  # remember nothing, or all arrays stay in memory
         pickler.dump(content)
+
+
+@contextmanager
+def _for_numpy_1() -> Iterator[None]:
+    """Pickled arrays name the module that makes them as NumPy 1 calls it, on which PYSKL is; NumPy 2 knows it too."""
+    makers = [value.__reduce__()[0] for value in (np.zeros(0), np.float32(0))]
+    modules = [maker.__module__ for maker in makers]
+    for maker in makers:
+        maker.__module__ = "numpy.core.multiarray"
+    try:
+        yield
+    finally:
+        for maker, module in zip(makers, modules, strict=True):
+            maker.__module__ = module
 
 
 class _Samples:
@@ -414,13 +431,13 @@ def _dataset(path: str | Path, content: Any, file: StoredFile | None = None) -> 
         others = {key: value for key, value in content.items() if key != "annotations"}
         others = file.resolve(others) if file else others
         try:
-            split = {str(name): tuple(map(str, names)) for name, names in (others.get("split") or {}).items()}
+            split = {_name(name): tuple(map(_name, names)) for name, names in (others.get("split") or {}).items()}
             names = others.get("class_names")
             if isinstance(names, str):
                 raise TypeError(f"the text {names!r}")
             if isinstance(names, Mapping):  # of indices
                 names = [names[k] for k in range(len(names))]
-            class_names = tuple(map(str, () if names is None else names)) or None
+            class_names = tuple(map(_name, () if names is None else names)) or None
         except KeyError as error:
             raise SkelactError(f'{path}: expected "class_names" by index from 0 on, found none for {error}') from None
         except (AttributeError, TypeError, ValueError) as error:
@@ -464,7 +481,10 @@ def _read(path: str | Path, index: int, sample: Mapping[str, Any], file: StoredF
             key: file.resolve(value) if type(value) is StoredArray and type(value.data) is bytes else value
             for key, value in sample.items()
         }
-    name = str(sample.get("frame_dir", sample.get("filename", index)))
+    try:
+        name = _name(sample.get("frame_dir", sample.get("filename", index)))
+    except TypeError as error:
+        raise _wrong(path, index, "?", "frame_dir", "a name", error) from None
 
     def wrong(what: str, expected: str, found: object) -> SkelactError:
         return _wrong(path, index, name, what, expected, found)
@@ -472,9 +492,13 @@ def _read(path: str | Path, index: int, sample: Mapping[str, Any], file: StoredF
     keypoint = sample.get("keypoint")
     if not isinstance(keypoint, _ARRAYS) or keypoint.ndim != 4 or keypoint.dtype.kind not in "fiu":
         found = keypoint.shape if isinstance(keypoint, _ARRAYS) else type(keypoint).__name__
+        if not sample.keys().isdisjoint(("frame_inds", "raw_file")):
+            found = f"{found}, as of PYSKL's Kinetics: poses frame by frame or in files of their own are not read"
         raise wrong("keypoint", "an array (persons, frames, joints, 2 or 3)", found)
     if keypoint.shape[-1] not in (2, 3):
         raise wrong("keypoint", "2 or 3 coordinates", keypoint.shape)
+    if 0 in keypoint.shape and max(keypoint.shape) > MAX_CLASSES:  # so much of nothing costs no bytes in the file
+        raise wrong("keypoint", "poses", keypoint.shape)
     if isinstance(keypoint, np.ndarray):
         keypoint = _floats(path, index, name, "keypoint", keypoint)
     score = sample.get("keypoint_score")
@@ -493,7 +517,11 @@ def _read(path: str | Path, index: int, sample: Mapping[str, Any], file: StoredF
         img_shape = tuple(int(side) for side in sides)
     label = sample.get("label")
     if label is not None and type(label) is not int:
-        if np.size(label) != 1 or np.asarray(label).dtype.kind not in "iu":
+        if (
+            (isinstance(label, list | tuple) and len(label) != 1)
+            or np.size(label) != 1
+            or np.asarray(label).dtype.kind not in "iu"
+        ):
             raise wrong("label", "a class index", repr(label))
         label = int(np.ravel(label)[0])
     if label is not None and label >= MAX_CLASSES:
@@ -506,6 +534,13 @@ def _read(path: str | Path, index: int, sample: Mapping[str, Any], file: StoredF
         label=label,
         extra={str(key): value for key, value in sample.items() if key not in _KNOWN},
     )
+
+
+def _name(value: object) -> str:
+    """A name as text; to write out a list within lists, which may be a small file, can take for ever."""
+    if not isinstance(value, str | bytes | int | float | np.generic | None):
+        raise TypeError(f"a {type(value).__name__}")
+    return str(value)
 
 
 def _is_size(img_shape: Any) -> bool:

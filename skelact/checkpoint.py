@@ -30,6 +30,7 @@ from skelact.unpickling import load_torch
 logger = logging.getLogger("skelact")
 
 FORMAT = "skelact-checkpoint"
+MAX_DIGITS = 18  # of a whole number in settings
 FORMAT_VERSION = 1
 # The field's short names of the streams, in mmengine's config text and in file names.
 STREAM_CODES = {"j": "joint", "b": "bone", "jm": "joint-motion", "bm": "bone-motion"}
@@ -108,6 +109,7 @@ def load_checkpoint(
     layout: Layout | str | Path | None = None,
     class_names: tuple[str, ...] | None = None,
     strides: tuple[int, ...] | None = None,
+    untold_stream: str | None = None,
 ) -> Checkpoint:
     """Read a checkpoint of ours, of mmaction2 or of PYSKL; nothing in it is run.
 
@@ -116,6 +118,7 @@ def load_checkpoint(
         stream, layout, class_names, strides: override what the file says or, for foreign ones, what is derived: the
             stream from metadata or file name, the layout from the number of joints, the strides from where the
             channels double. A layout by its name or file, too.
+        untold_stream: of a foreign one that does not tell; None takes joint, with a warning.
 
     Raises:
         SkelactError: the file is missing, damaged, refused, or holds no ST-GCN++.
@@ -135,7 +138,7 @@ def load_checkpoint(
             model = replace(model, strides=_checked_strides(path, strides, len(model.channels)))
         checkpoint = replace(checkpoint, clips=clips, model=model)
     else:
-        checkpoint = _from_foreign(path, stream, layout, strides)
+        checkpoint = _from_foreign(path, stream, layout, strides, untold_stream)
     if class_names:
         checkpoint = replace(checkpoint, class_names=class_names)
     if len(checkpoint.class_names) != checkpoint.model.num_classes:
@@ -182,8 +185,10 @@ def checkpoint_of(path: Path, metadata: Mapping[str, str], state_dict: dict[str,
         SkelactError: the metadata, which are told to be of ``path``, are damaged or newer.
     """
     try:
-        settings = json.loads(metadata["settings"])
+        settings = json.loads(metadata["settings"], parse_int=_number)
         model, clips = settings["model"], settings["clips"]
+        if not isinstance(settings["provenance"], dict) or not isinstance(settings["metrics"], dict):
+            raise TypeError("provenance and metrics that are no dicts")
         return Checkpoint(
             model=_settings_of(model),
             clips=ClipSettings(
@@ -200,11 +205,18 @@ def checkpoint_of(path: Path, metadata: Mapping[str, str], state_dict: dict[str,
         )
     except SkelactError as error:
         raise SkelactError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise SkelactError(
             f"{path}: expected a skelact checkpoint of version {FORMAT_VERSION}, found version "
             f"{metadata.get('format_version')} with unreadable settings ({error}); update skelact"
         ) from None
+
+
+def _number(text: str) -> int:
+    """An integer of JSON that is one of a machine, too."""
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _settings_of(values: dict[str, Any]) -> ModelSettings:
@@ -216,7 +228,13 @@ def _settings_of(values: dict[str, Any]) -> ModelSettings:
 # --- others' -----------------------------------------------------------------------------------------------------
 
 
-def _from_foreign(path: Path, stream: str | None, layout: Layout | None, strides: tuple[int, ...] | None) -> Checkpoint:
+def _from_foreign(
+    path: Path,
+    stream: str | None,
+    layout: Layout | None,
+    strides: tuple[int, ...] | None,
+    untold_stream: str | None,
+) -> Checkpoint:
     content = load_torch(path)
     meta = content.get("meta") if isinstance(content, Mapping) else None
     meta = meta if isinstance(meta, Mapping) else {}
@@ -234,7 +252,7 @@ def _from_foreign(path: Path, stream: str | None, layout: Layout | None, strides
     config = str(meta.get("cfg", meta.get("config", "")))
     clips = ClipSettings(
         layout=layout,
-        stream=stream or _stream_of(path, config),
+        stream=stream or _stream_of(path, config) or untold_stream or _joint(path),
         dims=dims,
         with_score=model.in_channels > dims,
         clip_len=_number_in(config, "clip_len") or ClipSettings.clip_len,
@@ -302,20 +320,23 @@ def _number_in(config: str, name: str) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _stream_of(path: Path, config: str) -> str:
-    """The stream of a foreign checkpoint: mmengine's config text, else the file's name, else joint with a warning."""
-    code = re.search(r"feats\s*=\s*\[\s*['\"](\w+)['\"]\s*\]", config)
+def _stream_of(path: Path, config: str) -> str | None:
+    """The stream of a foreign checkpoint: by mmengine's config text, else by the file's name or its folder's."""
+    code = re.search(r"""\bfeats['"]?\s*[=:]\s*[\[(]\s*['"](\w+)['"]\s*,?\s*[\])]""", config)
     if code and code[1] in STREAM_CODES:
         return STREAM_CODES[code[1]]
-    # Longest first: "joint-motion" before "joint". Then PYSKL's way, a folder or a file called j, b, jm or bm.
-    name = path.name.lower().replace("_", "-")
-    for stream in sorted(STREAMS, key=len, reverse=True):
-        if stream in name:
-            return stream
-    for part in (path.stem.lower(), path.parent.name.lower()):
-        code = re.search(r"(?:^|[_.-])(jm|bm|j|b)(?:$|[_.-])", part)
+    for name in (path.stem.lower(), path.parent.name.lower()):
+        # Longest first: "joint-motion" before "joint". Then PYSKL's way, a folder or a file called j, b, jm or bm.
+        for stream in sorted(STREAMS, key=len, reverse=True):
+            if stream in name.replace("_", "-"):
+                return stream
+        code = re.search(r"(?:^|[_.-])(jm|bm|j|b)(?:$|[_.-])", name)
         if code:
             return STREAM_CODES[code[1]]
+    return None
+
+
+def _joint(path: Path) -> str:
     logger.warning("%s: neither its metadata nor its name tells the stream; taking joint (set it with --stream)", path)
     return "joint"
 

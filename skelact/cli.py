@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from skelact.roi import Region
 
 
+MAX_MESSAGE = 500  # characters of what others say of an error
 TIMELINE_OPTIONS = ("window", "step", "min_duration", "subjects")  # say nothing where one answer is asked for
 
 
@@ -47,10 +48,21 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    hook, sys.unraisablehook = sys.unraisablehook, _sent_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
+
+
+def _sent_again(dropped: sys.UnraisableHookArgs) -> None:
+    """Where Python drops what is raised, as in ``__del__``, it would drop the end that a signal asks for, too."""
+    number = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(dropped.exc_type)
+    if number is None:
+        sys.__unraisablehook__(dropped)
+    else:
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
 
 
 class SkelactGroup(click.Group):
@@ -58,29 +70,38 @@ class SkelactGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by the caller
+                setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
         try:
             with _ended_by_sigterm():
                 return super().invoke(ctx)
-        except SkelactError as error:
-            if ctx.params.get("debug"):
-                raise
-            raise click.ClickException(harmless(str(error))) from error
-        except ImportError as error:
-            if ctx.params.get("debug") or "cannot open shared object file" not in str(error):
-                raise
-            raise click.ClickException(
-                f"a system library is missing: {error}; OpenCV's are installed by: apt install libgl1 libglib2.0-0"
-            ) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
         except BrokenPipeError:
             sys.stderr.close()  # a reader such as head has had enough
             ctx.exit(0)
-        except OSError as error:
-            if ctx.params.get("debug") or error.errno != errno.ENOSPC:
-                raise
-            raise click.ClickException("cannot write: the disk is full; free some space or write elsewhere") from error
         except KeyboardInterrupt:
             click.echo("Aborted!", err=True)
             ctx.exit(128 + signal.SIGINT)
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            raise click.ClickException(_in_one_line(error)) from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """What to say of an error."""
+    text = harmless(" ".join(str(error).split()))
+    if isinstance(error, SkelactError):
+        return harmless(str(error))
+    if isinstance(error, ImportError) and "cannot open shared object file" in text:
+        return f"a system library is missing: {text}; OpenCV's are installed by: apt install libgl1 libglib2.0-0"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "cannot write: the disk is full; free some space or write elsewhere"
+    if isinstance(error, MemoryError):
+        return f"out of memory: {text} (--debug shows where)"
+    return f"{type(error).__name__}: {text[:MAX_MESSAGE]} (--debug shows where)"
 
 
 @click.group(cls=SkelactGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

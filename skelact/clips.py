@@ -20,6 +20,7 @@ from skelact.structures import Array, Track
 STREAMS = ("joint", "bone", "joint-motion", "bone-motion")
 NORMALISERS = ("published", "body")
 SAMPLINGS = ("uniform", "interpolate")
+MAX_CLIP_LEN, MAX_PERSONS = 10_000, 100
 KNOWN_SCORE = 0.3
 IRREGULAR = 1.0  # frames by which one may come early or late
 HOLE_FRAMES = 10  # without a frame for so long nothing is known
@@ -68,6 +69,10 @@ class ClipSettings:
         for name, known in (("stream", STREAMS), ("normaliser", NORMALISERS), ("sampling", SAMPLINGS)):
             if getattr(self, name) not in known:
                 raise SkelactError(f"{name}: expected one of {', '.join(known)}, found {getattr(self, name)!r}")
+        for name, largest in (("clip_len", MAX_CLIP_LEN), ("num_person", MAX_PERSONS), ("dims", 3)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value > largest:
+                raise SkelactError(f"{name}: expected a whole number up to {largest}, found {value!r}")
         if self.dims not in (2, 3):
             raise SkelactError(f"keypoint dimensions: expected 2 or 3, found {self.dims}")
         if self.clip_len < 1 or self.num_person < 1:

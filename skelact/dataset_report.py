@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 IMBALANCE = 10  # times the smallest class
 ASPECT_RATIO_TOLERANCE = 1.25
+FAR_IN_METRES = 50.0
 NORMALISED = 10  # pixels; no picture's poses stay below
 NAMED = 3  # samples that a warning names
 # A word in a split's name that tells its part; splits that differ in nothing else must not share anything.
@@ -262,7 +263,10 @@ def _of_layout(dataset: AnnotationSet, facts: Sequence[_Facts], layout: Layout |
     scored = [fact.name for fact in facts if fact.with_score]
     if 0 < len(scored) < len(facts):
         yield f"{len(facts) - len(scored)} of {len(facts)} samples have no keypoint scores, the others have"
+    reach = max(fact.reach for fact in facts)
     if min(shapes)[1] != 2:
+        if reach > FAR_IN_METRES:
+            yield f"3D keypoints should be in metres, but some are {reach:.3g} away: pixels with scores as third value?"
         return
     sizeless = [fact.name for fact in facts if fact.img_shape is None]
     if sizeless:
@@ -270,7 +274,6 @@ def _of_layout(dataset: AnnotationSet, facts: Sequence[_Facts], layout: Layout |
     ratios = [fact.img_shape[1] / fact.img_shape[0] for fact in facts if fact.img_shape]
     if ratios and max(ratios) / min(ratios) > ASPECT_RATIO_TOLERANCE:
         yield f"aspect ratios from {min(ratios):.2f} to {max(ratios):.2f}: the joint stream depends on them"
-    reach = max(fact.reach for fact in facts)
     if 0 < reach <= NORMALISED:
         yield f"2D keypoints should be in pixels, but none is beyond {reach:.3g}: they look normalised"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -205,12 +206,19 @@ def openvino_core() -> Any:
     On a CPU with AMX each core gives the thread that makes it a stack for signal handlers and frees it in the end.
     After two of them that thread is left with one that is freed, and dies of the next signal, such as Ctrl-C's.
     """
-    return _only_core(import_extra("openvino", "openvino"))
+    core, owner = _only_core(import_extra("openvino", "openvino"))
+    if owner != os.getpid():
+        raise SkelactError(
+            "OpenVINO, which ran before this process was forked, would hang in it; start processes by spawn "
+            '(multiprocessing.get_context("spawn")), or take --backend torch'
+        )
+    return core
 
 
 @functools.cache
-def _only_core(openvino: Any) -> Any:
-    return openvino.Core()
+def _only_core(openvino: Any) -> tuple[Any, int]:
+    """And the process that made it."""
+    return openvino.Core(), os.getpid()
 
 
 def _load_openvino(path: Path) -> tuple[Metadata, Run]:

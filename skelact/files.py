@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import functools
 import hashlib
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -95,7 +99,7 @@ def check_writable(path: str | Path, sources: Iterable[str | Path | None] = ()) 
 
 def not_a_source(out: Path, sources: Sequence[Path]) -> Path:
     """The path, unless writing there would destroy a source."""
-    if out.is_file() and any(out.samefile(source) for source in sources if source.is_file()):
+    if os.path.isfile(out) and any(out.samefile(source) for source in sources if os.path.isfile(source)):
         raise SkelactError(f"cannot write {out}: the output would replace its source; choose another path")
     return out
 
@@ -103,7 +107,18 @@ def not_a_source(out: Path, sources: Sequence[Path]) -> Path:
 def cache_folder() -> Path:
     """Where skelact keeps what it can make again: ``$SKELACT_CACHE``, or a folder in the user's cache."""
     chosen = os.environ.get("SKELACT_CACHE")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("skelact")
+    return Path(chosen) if chosen else user_cache()
+
+
+@functools.cache
+def user_cache() -> Path:
+    """skelact's folder in the user's cache; for a user without a home, as in some containers, one of this process."""
+    try:
+        return platformdirs.user_cache_path("skelact")
+    except RuntimeError:
+        folder = tempfile.mkdtemp(prefix="skelact-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
 
 
 def _is_ours(filename: str, path: Path, temporary: Path) -> bool:

@@ -164,7 +164,9 @@ def _scalar(dtype: _StoredDtype, data: Any) -> Any:
     return np.frombuffer(_as_bytes(data), dtype.known(), count=1)[0]
 
 
-def _from_buffer(data: Any, dtype: _StoredDtype, shape: Any, order: str) -> StoredArray:
+def _from_buffer(data: Any, dtype: _StoredDtype, shape: Any, order: str, axis_order: Any = None) -> StoredArray:
+    if axis_order is not None:
+        raise Unusual("an array whose axes change places")
     stored = StoredArray()
     stored.__setstate__((shape if isinstance(shape, tuple) else (shape,), dtype, order == "F", data))
     return stored

@@ -11,6 +11,7 @@ import json
 import queue
 import secrets
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -50,7 +51,14 @@ source.onmessage = (message) => {
 </script></html>"""
 
 
-class _ServerOnIPv6(ThreadingHTTPServer):
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of viewers, and of those who only look for open ports, that go in the middle of a request."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _ServerOnIPv6(_Server):
     address_family = socket.AF_INET6
 
 
@@ -82,7 +90,7 @@ class LivePage:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         try:
-            self._server = (_ServerOnIPv6 if ":" in host else ThreadingHTTPServer)((host, port), _handler(self))
+            self._server = (_ServerOnIPv6 if ":" in host else _Server)((host, port), _handler(self))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise SkelactError(f"cannot serve on {host}:{port}: {reason}; choose another address or port") from None

@@ -312,10 +312,10 @@ def live(
     fusion_weights: Sequence[float] | None = None,
     stream: str | None = None,
     layout: Layout | str | Path | None = None,
-    class_names: tuple[str, ...] | None = None,
+    class_names: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     unknown_below: float | str | None = "auto",
-    window_s: Sequence[float] | None = None,
+    window_s: float | Sequence[float] | None = None,
     step_s: float = STEP_S,
     min_duration_s: float = MIN_DURATION_S,
     subjects: str = "both",
@@ -349,7 +349,8 @@ def live(
         SkelactError: a model can't be loaded; while it runs: the source can't be opened.
     """
     models = [model] if isinstance(model, str | Path) else list(model)
-    classifier = Classifier(models, fusion_weights, stream, layout, class_names, classes, device)
+    names = None if class_names is None else tuple(class_names)
+    classifier = Classifier(models, fusion_weights, stream, layout, names, classes, device)
     threshold = classifier.unknown_below if unknown_below == "auto" else checked_threshold(unknown_below)
     windows = (classifier.window_s,) if window_s is None else tuple(np.atleast_1d(window_s).tolist())
     settings = TimelineSettings(windows, step_s, min_duration_s, unknown_below=threshold, subjects=subjects)

@@ -362,6 +362,8 @@ def _find(name: str) -> str:
     path = Path(name).expanduser()
     if path.suffix.lower() in (".yaml", ".yml"):
         raise SkelactError(f"pose model {name}: expected weights, found an architecture; train it first")
+    if path.suffix.lower() == ".torchscript":
+        raise SkelactError(f"pose model {name}: TorchScript may run code of its own; give its .pt, or an ONNX export")
     if path.exists():
         return str(path)
     if name.lower().startswith(REMOTE):

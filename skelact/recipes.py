@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -90,9 +92,14 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, np.generic):
-                object.__setattr__(self, name, value.item())
+        for name, kind in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, np.generic | list):
+                value = value.item() if isinstance(value, np.generic) else tuple(value)
+                object.__setattr__(self, name, value)
+            if not _is_a(value, kind):
+                told = str(getattr(kind, "__name__", kind)).replace(" | None", ", or None")
+                raise SkelactError(f"{name}: expected {told}, found {value!r}")
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -105,6 +112,17 @@ class TrainSettings:
         unknown = set(self.augmentations) - set(AUGMENTATIONS)
         if unknown:
             raise SkelactError(f"augmentations: expected some of {', '.join(AUGMENTATIONS)}, found {min(unknown)!r}")
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    """Whether a value is of a field's type; a bool is no number, a whole number is a float, too."""
+    if isinstance(kind, UnionType):
+        return any(_is_a(value, each) for each in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(isinstance(each, get_args(kind)[0]) for each in value)
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return isinstance(value, kind)
 
 
 EPOCH_CLIPS = 2000

@@ -207,6 +207,7 @@ def _src(found: Path, out: Path, embed: bool) -> str:
                 f"{found}: has {size / 2**20:.0f} MB, browsers take {MAX_EMBEDDED // 2**20} MB in a page; leave out "
                 "--embed, and put the video beside the page"
             )
+        probe_video(found)  # a result from a stranger could name any file of ours
         mime_type = mimetypes.guess_type(found.name)[0] or "video/mp4"
         return f"data:{mime_type};base64,{base64.b64encode(found.read_bytes()).decode()}"
     if not found.is_file():

@@ -122,7 +122,7 @@ class Layout:
             )
         except KeyError as error:
             raise SkelactError(f"layout: {error} is none of its joints {', '.join(joints)}") from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise SkelactError(
                 f"layout: expected joints as names and edges as [child, parent] pairs, found {error}"
             ) from None
@@ -280,7 +280,7 @@ def load_layout(name_or_path: str | Path) -> Layout:
         raise SkelactError(f"layout {str(path)!r}: neither a file nor one of {', '.join(LAYOUTS)}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SkelactError(f"layout {path}: expected a JSON file, found {error}") from None
     try:
         return Layout.from_dict({"name": path.stem, **values} if isinstance(values, Mapping) else values)

@@ -73,6 +73,8 @@ def tracker_key(name: str) -> str:
 def _check_offline(name: str, settings: Mapping[str, Any]) -> None:
     """ultralytics would download the network by which a tracker recognises people, if it is not here."""
     model = str(settings.get("model", "auto"))
+    if settings.get("with_reid") and FilePath(model).suffix.lower() == ".torchscript":
+        raise SkelactError(f"tracker {name}: its model {model} is TorchScript, which may run code of its own")
     if settings.get("with_reid") and model != "auto" and offline() and not FilePath(model).is_file():
         raise SkelactError(f"tracker {name}: its model {model} is no file here, and offline; give its path there")
 

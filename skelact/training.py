@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import math
 import os
@@ -29,6 +30,7 @@ from skelact.dataset import ClipDataset, batches, samples_of
 from skelact.errors import SkelactError
 from skelact.evaluate import score_samples
 from skelact.exported import is_exported
+from skelact.files import atomic_path, sha256_of
 from skelact.metrics import accuracy, report
 from skelact.model import PUBLISHED_CHANNELS, STGCNPP, ModelSettings
 from skelact.parallel import Processes, processes
@@ -113,7 +115,8 @@ def train(
         data: annotation pickle with labels.
         out: work folder; gets ``config.json``, ``log.csv``, ``curves.png``, ``confusion.png``, ``best.safetensors``,
             ``last.safetensors`` and, to go on from, ``state.safetensors``.
-        settings: of the run.
+        settings: ``skelact.TrainSettings(...)``, or one of ``skelact.RECIPES``, of which ``dataclasses.replace`` makes
+            others.
         layout: of the joints, also its name or file; None takes what the dataset tells.
         init: zoo name or checkpoint to start from; its head is replaced where the classes differ. Of a fusion, or of
             a folder that ``train_streams`` made, the one of the same stream.
@@ -126,7 +129,7 @@ def train(
     Raises:
         SkelactError: the data don't train, the folder holds another run, or the loss is no number.
     """
-    settings = settings or TrainSettings()
+    settings = _checked(settings)
     dataset, sha256 = _opened(data)
     with processes(device) as here, _determinism(settings.deterministic), torch.random.fork_rng(devices=[]):
         job = prepare(dataset, settings, as_layout(layout), init)
@@ -143,6 +146,7 @@ def train(
             "clips": {**asdict(job.clips), "layout": job.clips.layout.name},
             "class_names": job.class_names,
             "init": None if init is None else os.path.normpath(init),
+            "init_sha256": job.init.provenance["sha256"] if job.init else None,
             "processes": here.count,
         }
         folder = RunFolder(Path(out), config, resume) if here.main else None
@@ -167,13 +171,14 @@ def train_streams(
     """Train the four streams one after another, each in a folder of its name.
 
     Args:
-        data, out, settings, options: as for ``train``; with ``resume``, streams that are done stay as they are.
+        data, out, settings, options: as for ``train``; with ``resume``, streams that are done stay as they are. What
+            is returned as the second value stands in ``OUT/streams.json``, too.
 
     Returns:
         A report for each stream, and the top-1 on the validation split of the streams and of their ``two-stream`` and
         ``four-stream`` fusion, one clip a sample.
     """
-    settings = settings or TrainSettings()
+    settings = _checked(settings)
     for stream in STREAMS:  # rather than after hours with the streams before it
         if options.get("init") is not None:
             _start(options["init"], replace(settings, stream=stream), as_layout(options.get("layout")))
@@ -181,7 +186,7 @@ def train_streams(
             raise SkelactError(
                 f"{Path(out) / stream} holds a run already; go on with --resume, or choose another --out"
             )
-    with processes(options.get("device")):  # which all streams share: torchrun lets processes join once
+    with processes(options.get("device")) as here:  # which all streams share: torchrun lets processes join once
         reports = {
             stream: train(data, Path(out) / stream, replace(settings, stream=stream), **options) for stream in STREAMS
         }
@@ -193,7 +198,16 @@ def train_streams(
         for name, weights in (("two-stream", TWO_STREAM), ("four-stream", FOUR_STREAM)):
             fused = np.sum([weight * scores[stream] for stream, weight in weights.items()], axis=0)
             top1[name] = accuracy(fused, labels)
+        if here.main:
+            with atomic_path(Path(out) / "streams.json") as part:
+                part.write_text(json.dumps({"top1": top1}, indent=2) + "\n", encoding="utf-8")
     return reports, top1
+
+
+def _checked(settings: TrainSettings | None) -> TrainSettings:
+    if isinstance(settings, TrainSettings | None):
+        return settings or TrainSettings()
+    raise SkelactError(f"settings: expected skelact.TrainSettings(...), found {str(settings)[:100]}")
 
 
 def _opened(data: str | Path) -> tuple[AnnotationSet, str]:
@@ -308,16 +322,20 @@ def _loaded(model: ResolvedModel, settings: TrainSettings, layout: Layout | None
     if is_exported(path):
         raise SkelactError(f"{path}: an export can't be trained; start from the checkpoint that it was made of")
     if published:
-        return load_checkpoint(path, published.stream, class_names=published.class_names)
-    return load_checkpoint(path) if is_safetensors(path) else load_checkpoint(path, settings.stream, layout)
+        checkpoint = load_checkpoint(path, published.stream, class_names=published.class_names)
+    else:
+        own_layout = None if is_safetensors(path) else layout
+        checkpoint = load_checkpoint(path, layout=own_layout, untold_stream=settings.stream)
+    return replace(checkpoint, provenance={**checkpoint.provenance, "sha256": sha256_of(path)})
 
 
 def _clip_settings(
     dataset: AnnotationSet, settings: TrainSettings, layout: Layout | None, start: Checkpoint | None
 ) -> ClipSettings:
-    if layout is None and dataset.layout is None:
+    told = start.clips.layout if start and dataset.layout is None else None
+    if layout is None and dataset.layout is None and told is None:
         raise SkelactError("the dataset does not tell its joint layout; give it with --layout")
-    layout = layout or load_layout(str(dataset.layout))
+    layout = layout or told or load_layout(str(dataset.layout))
     shapes = [header.shape for header in dataset.headers()]
     dims = shapes[0][-1] if shapes else 2
     if start and (start.clips.layout.joints, start.clips.dims) != (layout.joints, dims):
@@ -709,6 +727,8 @@ def _network(job: Job) -> STGCNPP:
         elif len(before) != len(job.class_names) or before != numbered_classes(len(before)):
             logger.warning("the head is replaced: %d classes before, %d now", len(before), len(job.class_names))
             weights |= {f"cls_head.{name}": tensor for name, tensor in network.cls_head.state_dict().items()}
+        else:
+            logger.info("the head is kept: it has as many classes, which have no names")
         network.load_state_dict(weights)
     return network
 

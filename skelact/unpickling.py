@@ -156,11 +156,14 @@ def allowed(module: str, name: str) -> Any:
     return None
 
 
-def _array_from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> Any:
-    """Stands in for numpy's protocol-5 constructor."""
+def _array_from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None) -> Any:
+    """Stands in for numpy's protocol-5 constructor; ``axis_order`` is that of a transposed array."""
     if not isinstance(buffer, bytes | bytearray):
         raise Refused("it wants an array over another object's memory")
-    return np.frombuffer(bytearray(buffer), dtype=dtype).reshape(shape, order=order)
+    array = np.frombuffer(bytearray(buffer), dtype=dtype)
+    if order == "K" and axis_order is not None:
+        return array.reshape(shape).transpose(axis_order)
+    return array.reshape(shape, order=order)
 
 
 # Python's own and not the faster one in C, which fills objects with their state without asking.
@@ -233,7 +236,7 @@ def restricted_load(file: BinaryIO) -> Any:
 
 # Parts of the standard library and of numpy that turn up in honest metadata. They get stand-ins like all the rest.
 _HARMLESS = re.compile(
-    r"(datetime|pathlib|decimal|fractions|uuid)\.\w+|argparse\.Namespace|types\.SimpleNamespace"
+    r"(datetime|pathlib(\._local)?|decimal|fractions|uuid)\.\w+|argparse\.Namespace|types\.SimpleNamespace"
     r"|(copyreg|copy_reg)\._reconstructor|(builtins|__builtin__)\.(object|slice|range)|numpy\.dtypes\.\w+"
 )
 

@@ -17,12 +17,11 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-import platformdirs
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from skelact.errors import SkelactError
-from skelact.files import sha256_of
+from skelact.files import sha256_of, user_cache
 from skelact.shipped import folder as shipped_folder
 from skelact.shipped import shipped, shipped_path
 
@@ -184,7 +183,7 @@ def offline() -> bool:
 def cache_folder() -> Path:
     """Where downloads are kept: ``$SKELACT_WEIGHTS``, or a folder in the user's cache."""
     chosen = os.environ.get("SKELACT_WEIGHTS")
-    folder = Path(chosen) if chosen else platformdirs.user_cache_path("skelact") / "weights"
+    folder = Path(chosen) if chosen else user_cache() / "weights"
     return folder.expanduser().absolute()
 
 

@@ -143,7 +143,8 @@ def _mean_score(keypoint_score: Any, present: Any) -> float | None:
 
 
 def to_csv(predictions: PredictionSet) -> str:
-    """One row for each of the top classes of each prediction; one with the error for each source that failed.
+    """One row for each of the top classes of each prediction; one with the error for each source that failed, and one
+    with nothing but its name for one in which nobody did anything.
 
     A segment of a timeline has one row only: what it says, or the best class where that is ``unknown``.
     """
@@ -153,6 +154,8 @@ def to_csv(predictions: PredictionSet) -> str:
     for result in predictions.results:
         if result.error is not None:
             rows.writerow((result.source, "", "", "", "", "", "", result.error, ""))
+        elif not result.predictions:  # it is done all the same
+            rows.writerow((result.source, *[""] * 8))
         for prediction in result.predictions:
             times = f"{prediction.start_s:.3f}", f"{prediction.stop_s:.3f}"
             ids = " ".join(map(str, prediction.track_ids))

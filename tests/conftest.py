@@ -27,7 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "YOLO_OFFLINE": "true",
         "YOLO_AUTOINSTALL": "false",
     }
-    os.environ.pop("SKELACT_WEIGHTS_URL", None)
+    for name in ("SKELACT_WEIGHTS_URL", "SKELACT_OFFLINE"):
+        os.environ.pop(name, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -130,6 +130,25 @@ def test_signals_are_survived_after_models_are_gone(weights: Path, openvino: Pos
     assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_is_told_what_it_cannot_do(weights: Path, openvino: PoseModel) -> None:
+    """OpenVINO's threads are not in it, and it would wait for them for ever."""
+    program = (
+        "import os, sys\n"
+        "from skelact.exported import openvino_core\n"
+        "openvino_core()\n"
+        "child = os.fork()\n"
+        "if child:\n"
+        "    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "from skelact.pose import PoseModel\n"
+        "print(PoseModel(sys.argv[1], 'cpu', 'torch').provenance['pose_backend'])\n"
+        "PoseModel(sys.argv[1], 'cpu')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(weights)], capture_output=True, text=True, timeout=100)
+    assert done.stdout.split() == ["torch"]
+    assert "start processes by spawn" in done.stderr
+
+
 def test_int8_is_calibrated_once_on_a_video(
     shared: Path, weights: Path, openvino: PoseModel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -290,12 +290,25 @@ def with_settings(path: Path, change: Callable[[dict[str, Any]], object]) -> Pat
         ("clips", "stream", "depth"),
         ("clips", "dims", 5),
         ("clips", "layout", None),
+        ("clips", "clip_len", 48.5),
+        ("clips", "clip_len", 10**8),
+        ("clips", "num_person", float("nan")),
+        ("clips", "dims", 2.0),
         ("clips", "from the future", 1),
+        ("metrics", "top1", 10**400),
     ],
 )
 def test_settings_that_do_not_fit_the_weights(tmp_path: Path, section: str, key: str, value: Any) -> None:
     path = with_settings(tmp_path / "a.safetensors", lambda settings: settings[section].update({key: value}))
     error_of(path)
+
+
+@pytest.mark.parametrize("section", ["metrics", "provenance"])
+@pytest.mark.parametrize("value", [None, [], "x", 3])
+def test_settings_of_another_kind(tmp_path: Path, section: str, value: Any) -> None:
+    assert "expected a skelact checkpoint of version" in error_of(
+        with_settings(tmp_path / "a.safetensors", lambda settings: settings.update({section: value}))
+    )
 
 
 @pytest.mark.parametrize("key", ["model", "clips", "class_names", "provenance", "metrics"])
@@ -419,9 +432,10 @@ def test_frames_and_persons_of_a_clip_from_a_config(tmp_path: Path) -> None:
     ("code", "stream"), [("j", "joint"), ("b", "bone"), ("jm", "joint-motion"), ("bm", "bone-motion")]
 )
 def test_the_stream_from_mmengines_config(tmp_path: Path, code: str, stream: str) -> None:
-    config = f"train_pipeline = [dict(type='GenSkeFeat', dataset='coco', feats=['{code}']), dict(type='X')]"
-    path = torch_file(tmp_path / "epoch_16.pth", mmaction2(weights(), cfg=config))
-    assert load_checkpoint(path).clips.stream == stream
+    for n, feats in enumerate((f"feats=['{code}']", f"feats=[\n        '{code}',\n    ]", f"'feats': (\"{code}\",)")):
+        config = f"train_pipeline = [dict(type='GenSkeFeat', dataset='coco', {feats}), dict(type='X')]"
+        path = torch_file(tmp_path / f"epoch_{n}.pth", mmaction2(weights(), cfg=config))
+        assert load_checkpoint(path).clips.stream == stream, feats
 
 
 @pytest.mark.parametrize(
@@ -435,6 +449,7 @@ def test_the_stream_from_mmengines_config(tmp_path: Path, code: str, stream: str
         ("stgcnpp_ntu60_xsub_hrnet/b.pth", "bone"),
         ("stgcnpp_ntu60_xsub_hrnet/bm/epoch_16.pth", "bone-motion"),
         ("jm/latest.pth", "joint-motion"),
+        ("work_dirs/stgcnpp_8xb16-bone-motion-u100-80e_ntu60-xsub-keypoint-2d/epoch_16.pth", "bone-motion"),
         ("ntu60_j.pth", "joint"),
     ],
 )
@@ -460,7 +475,8 @@ def test_a_stream_that_nothing_tells_is_joint_with_a_warning(tmp_path: Path, cap
     (record,) = caplog.records
     assert "taking joint (set it with --stream)" in record.getMessage()
     caplog.clear()
-    load_checkpoint(path, stream="bone")
+    assert load_checkpoint(path, stream="bone").clips.stream == "bone"
+    assert load_checkpoint(path, untold_stream="bone").clips.stream == "bone"
     assert not caplog.records
 
 

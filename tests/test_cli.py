@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from stand_ins import CLASSES, FPS, DrawnPoses, Film, Hostile, classifier_file, 
 from test_video import as_nobody
 
 import skelact
-from skelact import pipeline
+from skelact import files, pipeline
 from skelact.checkpoint import load_checkpoint, save_checkpoint
 from skelact.cli import main
 from skelact.errors import SkelactError
@@ -205,6 +206,54 @@ def test_the_library_is_there_on_first_use() -> None:
         assert getattr(skelact, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'predicts'"):
         _ = skelact.predicts
+
+
+def test_a_closed_stderr_is_no_error(films: dict[str, Film], model: Path, tmp_path: Path) -> None:
+    pickle_of_one = pose_pickle(tmp_path / "a.pkl", "a")
+    command = f'"{sys.executable}" -m skelact predict "{pickle_of_one}" --model "{model}" --json "{tmp_path}/a.json"'
+    assert subprocess.run(f"{command} 2>&-", shell=True, stdout=subprocess.PIPE, timeout=300).returncode == 0
+    assert json.loads((tmp_path / "a.json").read_text())["results"][0]["predictions"]
+
+
+def test_a_user_without_a_home_has_a_cache_for_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(*_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("platformdirs.user_cache_path", homeless)
+    files.user_cache.cache_clear()
+    try:
+        assert files.user_cache().is_dir()
+        assert files.user_cache() == files.user_cache()
+    finally:
+        files.user_cache.cache_clear()
+
+
+def test_an_end_that_python_drops_comes_again() -> None:
+    """What a signal raises within ``__del__`` goes nowhere, and a training would go on for hours."""
+    program = (
+        "import os, signal, sys, time\n"
+        "from skelact.cli import _ended_by_sigterm\n"
+        "class Bar:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        for _ in range(1000): pass\n"
+        "with _ended_by_sigterm():\n"
+        "    Bar()\n"
+        "    time.sleep(20)\n"
+        "    print('went on')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, ""), done.stderr
+
+
+def test_a_mistake_of_ours_is_one_line_without_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr("skelact.fusing.fuse", broken)
+    said = skelact_with("fuse", "a.pkl", "b.pkl")
+    assert (said.exit_code, said.stderr) == (1, "Error: ZeroDivisionError: division by zero (--debug shows where)\n")
+    assert isinstance(skelact_with("--debug", "fuse", "a.pkl", "b.pkl").exception, ZeroDivisionError)
 
 
 # --- answers -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import pickletools
 import random
 import subprocess
 import sys
@@ -107,6 +108,11 @@ CONTENTS = {
         sample("a", keypoint=np.asfortranarray(np.arange(1360.0).reshape(1, 40, 17, 2)), keypoint_score=...),
     ],
     "strided": [sample("a", keypoint=np.arange(2720.0).reshape(1, 80, 17, 2)[:, ::2], keypoint_score=...)],
+    "axes changed": [
+        sample(
+            "a", keypoint=np.arange(2720, dtype="f4").reshape(40, 2, 17, 2).transpose(1, 0, 2, 3), keypoint_score=...
+        ),
+    ],
     "short": [sample("a", num_frames=1), sample("b", num_frames=0), sample("c", num_person=0), sample("d")],
     "no sizes": {"annotations": [sample("a", img_shape=..., original_shape=..., total_frames=...)]},
     "numpy scalars": [sample("a", label=np.int64(3), img_shape=np.array([480, 640])), sample("b", label=np.array([7]))],
@@ -215,6 +221,27 @@ def test_samples_of_a_split(tmp_path: Path) -> None:
             dataset.indices("test")
         with pytest.raises(SkelactError, match="found 1 that no sample has, such as gone"):
             dataset.indices("val")
+
+
+def test_a_shortened_dataset_keeps_its_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As PYSKL does, which takes the samples that are there."""
+    content = {"split": {"train": ["a", "b", "cut", "away"]}, "annotations": [sample(name) for name in "ab"]}
+    assert load_annotations(written(tmp_path / "a.pkl", content)).indices("train") == [0, 1]
+    assert "split 'train': no sample has 2 of its 4 names, such as away; the others count" in caplog.text
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_what_is_written_is_for_numpy_1_too(tmp_path: Path, lazy: bool) -> None:
+    """PYSKL's environment has NumPy 1.20, whose modules have other names."""
+    path = written(tmp_path / "a.pkl", [sample("a", weight=np.float32(0.5)), sample("b", num_frames=200)])
+    maker = np.zeros(0).__reduce__()[0]
+    before = maker.__module__
+    save_annotations(lazily(path) if lazy else load_annotations(path), tmp_path / "b.pkl")
+    assert maker.__module__ == before
+    modules = {argument for _, argument, _ in pickletools.genops((tmp_path / "b.pkl").read_bytes()) if argument}
+    assert "numpy.core.multiarray" in modules
+    assert "numpy._core.multiarray" not in modules
+    assert_same(load_annotations(tmp_path / "b.pkl"), load_annotations(path))
 
 
 # --- many processes, little memory -------------------------------------------------------------------------------
@@ -562,6 +589,8 @@ def test_more_warnings() -> None:
     assert "layout 'openpose' has 18 joints, the samples have 17" in warnings_of(*many, layout="openpose")
     assert "without img_shape" in warnings_of(sample("a", img_shape=...))
     assert "look normalised" in warnings_of(sample("a", keypoint=np.full((1, 30, 17, 2), 0.5), keypoint_score=...))
+    scores_third = np.full((1, 30, 17, 3), 300.0)
+    assert "3D keypoints should be in metres" in warnings_of(sample("a", keypoint=scores_third, keypoint_score=...))
     assert "1 names that several samples share: a" in warnings_of(sample("a"), sample("a"))
     assert "samples of different shapes" in warnings_of(sample("a"), sample("b", keypoint=np.ones((1, 9, 25, 3))))
     assert "1 of 2 samples have no keypoint scores" in warnings_of(sample("a"), sample("b", keypoint_score=...))

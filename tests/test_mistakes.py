@@ -599,6 +599,32 @@ def test_settings_that_make_no_sense_are_refused_from_python_too(name: str, valu
         TrainSettings(**{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("balance", "no", "bool"), ("freeze", "False", "bool"), ("batch_size", 8.5, "int"), ("epochs", "3", "int"),
+     ("seed", True, "int"), ("lr", "0.1", "float"), ("split", 3, "str, or None"), ("clip_len", 1.5, "int, or None"),
+     ("augmentations", "flip", "tuple")],
+)  # fmt: skip
+def test_settings_of_another_type_are_refused(name: str, value: Any, expected: str) -> None:
+    with pytest.raises(SkelactError, match=f"^{name}: expected {expected}.*, found {value!r}"):
+        skelact.TrainSettings(**{name: value})
+
+
+def test_settings_in_other_clothes(dataset: Pickle, tmp_path: Path) -> None:
+    assert skelact.TrainSettings(augmentations=["flip"], lr=1).augmentations == ("flip",)  # type: ignore[arg-type]
+    for wrong in ({"epochs": 1}, "published"):
+        with pytest.raises(SkelactError, match=r"settings: expected skelact.TrainSettings\(...\), found"):
+            skelact.train(dataset(), tmp_path / "run", wrong)  # type: ignore[arg-type]
+
+
+def test_poses_of_kinetics_are_told_by_name(tmp_path: Path) -> None:
+    frames = {"frame_dir": "a", "label": 0, "frame_inds": np.zeros(87, int), "keypoint": np.ones((87, 17, 3), "f2")}
+    for sample in (frames, {"frame_dir": "a", "label": 0, "raw_file": "a.pkl"}):
+        (tmp_path / "k400.pkl").write_bytes(pickle.dumps([sample]))
+        with pytest.raises(SkelactError, match="as of PYSKL's Kinetics: poses frame by frame or in files of their own"):
+            skelact.inspect_dataset(tmp_path / "k400.pkl")
+
+
 def test_one_name_will_do_where_several_may_stand(dataset: Pickle, model: Path, tmp_path: Path) -> None:
     done = skelact.predict(str(dataset()), str(model), classes="wave", progress=False)
     assert done.class_names == ("wave",)

@@ -217,6 +217,9 @@ def test_a_video_that_is_missing_is_told(folder: Path) -> None:
     gone = save(folder / "gone.json", result("gone.mp4"))
     with pytest.raises(SkelactError, match=r"gone.mp4: no such file to embed; give the video with --video"):
         page_of(gone, embed=True)
+    (folder / "secret.txt").write_text("nobody else's business")
+    with pytest.raises(SkelactError, match=r"secret.txt: "):
+        page_of(save(folder / "theirs.json", result("secret.txt")), embed=True)
     said = skelact_with("report", folder / "a.json", "--out", folder / "a.json")
     assert "the output would replace its source" in said.stderr
 

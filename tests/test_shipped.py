@@ -260,6 +260,18 @@ def test_offline_touches_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Tracker(str(tracker))
 
 
+def test_torchscript_is_not_run_for_poses(tmp_path: Path) -> None:
+    """It can write files while it is loaded."""
+    model = tmp_path / "pose.torchscript"
+    model.write_bytes(b"whatever it holds")
+    with pytest.raises(SkelactError, match=r"pose.torchscript: TorchScript may run code of its own"):
+        skelact.pose.PoseModel(model)
+    tracker = tmp_path / "reid.yaml"
+    tracker.write_text(f"tracker_type: botsort\nwith_reid: true\nmodel: {model}\ntrack_buffer: 30\n")
+    with pytest.raises(SkelactError, match=r"is TorchScript, which may run code of its own"):
+        Tracker(str(tracker))
+
+
 def test_a_model_that_is_named_never_gives_way_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKELACT_OFFLINE", "1")
     assert choose_pose_model("yolo26n-pose.pt") == ("yolo26n-pose.pt", None)

@@ -22,10 +22,12 @@ from skelact.checkpoint import load_checkpoint
 from skelact.cli import main
 from skelact.clips import STREAMS
 from skelact.errors import SkelactError
+from skelact.files import sha256_of
 from skelact.recipes import RECIPES
 from skelact.run_folder import RunFolder
 from skelact.skeleton import Layout
 from skelact.training import train
+from skelact.weights import shipped_path
 
 TINY = replace(
     RECIPES["published"], epochs=3, repeat=2, batch_size=4, clip_len=16, num_person=1, lr=0.2, auto_scale_lr=True
@@ -185,7 +187,7 @@ def test_a_loss_that_explodes_stops_with_a_message(data: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"split": {"train": ("s0", "missing")}}, "that no sample has"),
+        ({"split": {"train": ("missing",)}}, "that no sample has"),
         (
             {"class_names": ("left",)},
             r"sample s1 of split train: expected a label in 0\.\.0, .*, found 1",
@@ -351,9 +353,14 @@ def test_four_streams_start_from_four_streams(data: Path, tmp_path: Path) -> Non
         before, after = (weights_of(reports[stream].best) for reports in (first, again))
         for name in before:
             np.testing.assert_allclose(after[name], before[name], atol=1e-6, err_msg=f"{stream} {name}")
+    told = json.loads((tmp_path / "again" / "streams.json").read_text())["top1"]
+    assert set(told) == {*STREAMS, "two-stream", "four-stream"}
     fused = replace(once, stream="bone", clip_len=None)  # the shipped model is a fusion of two
     tuned = train(data, tmp_path / "fused", fused, init="skelact-daily", progress=False)
     assert load_checkpoint(tuned.best).clips.stream == "bone"
+    start = shipped_path("skelact-daily-bone")
+    config = json.loads((tmp_path / "fused" / "config.json").read_text())
+    assert (config["init"], config["init_sha256"]) == ("skelact-daily", sha256_of(start))
     with pytest.raises(SkelactError, match="expected a checkpoint for stream 'joint-motion', found 'joint' and 'bone'"):
         training.train_streams(data, tmp_path / "more", once, init="skelact-daily", progress=False)
 
@@ -381,6 +388,11 @@ def test_a_foreign_checkpoint_has_the_layout_that_is_given(tmp_path: Path) -> No
     first = train(tmp_path / "set.pkl", tmp_path / "first", replace(QUICK, epochs=1), layout=layout, progress=False)
     foreign = {"state_dict": load_checkpoint(first.best).state_dict}
     torch.save(foreign, tmp_path / "joint.pth")
+    with pytest.raises(SkelactError, match="expected a checkpoint for stream 'bone', found 'joint'"):
+        train(
+            *(tmp_path / "set.pkl", tmp_path / "bone", replace(QUICK, stream="bone")),
+            **{"layout": layout, "init": tmp_path / "joint.pth"},
+        )
     settings = replace(QUICK, epochs=1)
     again = train(
         tmp_path / "set.pkl", tmp_path / "again", settings, layout=layout, init=tmp_path / "joint.pth", progress=False

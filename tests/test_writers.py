@@ -151,6 +151,12 @@ def test_csv_has_a_row_for_each_of_the_best_and_each_failure(predictions: Predic
     ]
 
 
+def test_csv_of_a_video_in_which_nobody_acts_names_it(predictions: PredictionSet) -> None:
+    result = replace(predictions.results[0], predictions=(), granularity="timeline")
+    _, *rows = csv.reader(io.StringIO(to_csv(replace(predictions, results=(result,)))))
+    assert rows == [[result.source, *[""] * 8]]
+
+
 def test_csv_of_a_segment_says_what_the_segment_says(predictions: PredictionSet) -> None:
     """An answer goes on for a while when another class is a little better."""
     segments = [
