@@ -34,7 +34,8 @@ SHIPPED_POSE = "skelact-pose"
 MIN_BBOX_SCORE = 0.1
 MAX_PERSONS = 100
 CUDA_BATCH = 16  # frames at a time on a GPU
-SAME_BODY = 0.05  # mean distance of the joints, in heights, under which two detections are one body
+# Two detections are one body if their joints are so near, in heights, in the mean or, where a limb differs, in the median.
+SAME_BODY, SAME_JOINTS = 0.05, 0.02
 REMOTE = ("http://", "https://", "rtsp://", "grpc://", "ul://")
 
 
@@ -346,8 +347,8 @@ def single_bodies(keypoint: Array, bbox: Array, bbox_score: Array) -> Array:
         Indices of those to keep, in order.
     """
     height = bbox[:, 3] - bbox[:, 1]
-    distance = np.linalg.norm(keypoint[:, None] - keypoint, axis=-1).mean(axis=-1)
-    alike = distance < SAME_BODY * np.maximum(height[:, None], height)
+    distance = np.linalg.norm(keypoint[:, None] - keypoint, axis=-1) / np.maximum(height[:, None], height)[..., None]
+    alike = (distance.mean(axis=-1) < SAME_BODY) | (np.median(distance, axis=-1) < SAME_JOINTS)
     kept: list[int] = []
     for i in np.argsort(-bbox_score, kind="stable").tolist():
         if not alike[i, kept].any():

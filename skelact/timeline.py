@@ -388,9 +388,11 @@ def _timeline(subject: Subject, cells: Sequence[Cell], step_s: float) -> Timelin
 
 
 def _by_shot(track: Track, cuts_s: Sequence[float]) -> list[Track]:
-    """A track in pieces, so that no window looks across a cut, from the first pose of each to its last."""
-    borders = [0, *np.searchsorted(track.time_s, np.array(cuts_s) - 1e-6).tolist(), track.num_frames]
+    """A track in pieces, from the first pose of each to its last: no window looks across a cut or a long absence."""
     seen = np.flatnonzero(track.present)
+    cuts = np.searchsorted(track.time_s, np.array(cuts_s) - 1e-6)
+    returns = seen[1:][np.diff(track.time_s[seen]) > NO_SUBJECT_S]
+    borders = [0, *np.union1d(cuts, returns).tolist(), track.num_frames]
     parts = (seen[(seen >= first) & (seen < last)] for first, last in pairwise(borders))
     return [track.cut(int(part[0]), int(part[-1]) + 1) for part in parts if len(part)]
 

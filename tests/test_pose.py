@@ -322,6 +322,13 @@ def test_one_body_with_and_without_its_arm() -> None:
     assert single_bodies(keypoint, bbox, np.array([0.9, 0.4])).tolist() == [0]
 
 
+def test_one_body_with_its_arms_here_or_there() -> None:
+    keypoint, bbox = bodies((100, 200), (102, 200))
+    keypoint[1, 7:11] += (70, -90)
+    assert np.linalg.norm(keypoint[1] - keypoint[0], axis=1).mean() > 0.05 * (bbox[0, 3] - bbox[0, 1])
+    assert single_bodies(keypoint, bbox, np.array([0.9, 0.4])).tolist() == [0]
+
+
 def test_two_who_embrace_are_two() -> None:
     """Their boxes are the same, but not their joints."""
     keypoint, bbox = bodies((100, 200), (125, 200))
