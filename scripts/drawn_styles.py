@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 from drawn_people import (
+    ARM,
     CAMERA_DISTANCE,
     HIPS,
     SIT,
@@ -242,9 +243,95 @@ def still(rng: np.random.Generator) -> Motion:
     return lambda t: blend(pose, moved, start + way * math.sin(t))
 
 
+def exercise(rng: np.random.Generator) -> Motion:
+    """Gymnastics, yoga or work, much of it on the floor: from one pose to another and back, or held."""
+
+    def near(pose: Pose, by: float = 12) -> Pose:
+        """The same pose, as somebody else takes it."""
+
+        def limb(one: Limb) -> Limb:
+            return Limb(*(np.array(one) + rng.normal(0, by, 4)).tolist())
+
+        lean, sway, tilt = rng.normal((pose.lean, pose.sway, pose.tilt), by / 2)
+        arms, legs = (limb(pose.left_arm), limb(pose.right_arm)), (limb(pose.left_leg), limb(pose.right_leg))
+        return Pose(arms[0], arms[1], legs[0], legs[1], lean=lean, sway=sway, tilt=tilt, roll=pose.roll)
+
+    side = rng.choice([-1.0, 1.0])
+    up, straight, bent = Limb(165, 12, 172, 8), Limb(0, 4, -4, 3), Limb(62, 6, -58, 4)
+    lying, kneeling = both(Limb(5, 25, 8, 25), straight, tilt=-88), both(Limb(10, 10, 20, 8), Limb(8, 7, -86, 5))
+    on_fours = both(Limb(85, 6, 88, 4), Limb(80, 6, -10, 4), tilt=75)
+    lunge = Pose(up, up, Limb(75, 5, -8, 4), Limb(-28, 5, -62, 4))
+    ways = (  # from, to
+        (both(Limb(82, 8, 88, 6), straight, tilt=76), both(Limb(35, 35, 105, 15), straight, tilt=85)),  # press-up
+        (both(Limb(160, 8, 165, 6), straight, tilt=45, lean=65), both(Limb(82, 8, 88, 6), straight, tilt=76)),  # dog
+        (
+            both(Limb(110, 30, 150, -10), bent, tilt=-88),
+            both(Limb(60, 30, 120, -10), bent, tilt=-88, lean=65),
+        ),  # sit-up
+        (lying, both(Limb(5, 25, 8, 25), Limb(75, 4, 60, 3), tilt=-88)),  # legs raised
+        (kneeling, both(Limb(120, 10, 130, 8), Limb(25, 7, -110, 5), lean=105)),  # prayer
+        (on_fours, replace(on_fours, left_arm=up, right_leg=straight)),
+        (STAND, lunge),
+        (lunge, replace(lunge, lean=45)),
+        (both(Limb(0, 85, 0, 90), Limb(0, 28, 0, 28)), both(Limb(0, 85, 0, 90), Limb(0, 28, 0, 28), sway=55 * side)),
+        (STAND, Pose(up, up, straight, Limb(-70, 4, -80, 3), lean=75)),  # balance
+        (STAND, both(Limb(90, 10, 90, 5), Limb(85, 18, -40, 6), lean=35)),  # squat
+        (both(ARM, bent, lean=10), both(Limb(60, 15, 90, 5), bent, lean=50)),  # crouching, at work on the floor
+        (kneeling, _lying(rng, rng.uniform(-180, 180))),
+    )
+    first, second = map(near, ways[rng.integers(len(ways))])
+    if rng.random() < 0.25:  # held
+        second = blend(first, second, rng.uniform(0, 0.15))
+    stops = np.cumsum(
+        [*rng.uniform(0.05, 1.0, 1), *rng.uniform(0.5, 1.8, 1), *rng.uniform(0.05, 1.5, 1), *rng.uniform(0.5, 1.8, 1)]
+    )
+    pose, start = (
+        keyframes((0, first), *zip(stops.tolist(), (first, second, second, first), strict=True)),
+        rng.uniform(0, 5),
+    )
+    return lambda t: pose(t + start)
+
+
+def ride(rng: np.random.Generator) -> Motion:
+    """On a board or skates: crouching more and less, leaning to the sides, the arms out for balance."""
+    speed, turn = rng.uniform(0, 2.0), rng.choice([0.0, -80.0, 80.0])
+    apart, knee, lean = rng.uniform(4, 22), rng.uniform(10, 100), rng.uniform(0, 55)
+    periods, starts = rng.uniform(0.8, 4.0, 5), rng.uniform(0, 2 * math.pi, 5)
+    reach, hop = rng.uniform(10, 90), rng.choice([0.0, 0.0, rng.uniform(0.03, 0.15)])
+
+    def pose(t: float) -> Pose:
+        a, b, c, d, e = np.sin(2 * math.pi * t / periods + starts)
+        bend = knee * (0.75 + 0.25 * a)
+        leg = Limb(bend * 0.55, apart, -bend * 0.45, apart / 2)
+        left, right = (
+            Limb(20 * b, reach + 25 * c, 20 + 30 * b, reach),
+            Limb(-20 * b, reach - 25 * c, 20, reach + 20 * d),
+        )
+        rise = hop * max(0.0, e - 0.5)
+        return Pose(left, right, leg, leg, lean=lean + 15 * d, sway=20 * b, lift=rise, turn=turn, travel=speed * t)
+
+    return pose
+
+
+def at_table(rng: np.random.Generator) -> Motion:
+    """Sitting and busy with the hands in front, leaning over it and to the sides: work, games, instruments."""
+    forward, periods, starts = rng.uniform(-5, 50), rng.uniform(0.3, 4.0, 6), rng.uniform(0, 2 * math.pi, 6)
+    upper, lower, inward = rng.uniform(0, 60, 2), rng.uniform(50, 130, 2), rng.uniform(-50, 20, 2)
+    much = rng.uniform(0, 1, 6)
+
+    def pose(t: float) -> Pose:
+        a, b, c, d, e, f = much * np.sin(2 * math.pi * t / periods + starts)
+        left = Limb(upper[0] + 25 * a, 15, lower[0] + 25 * b, inward[0] + 20 * e)
+        right = Limb(upper[1] + 25 * c, 15, lower[1] + 25 * d, inward[1] + 20 * f)
+        return replace(SIT, left_arm=left, right_arm=right, lean=forward + 15 * e, sway=30 * f, nod=-0.5 * forward)
+
+    return pose
+
+
 STYLES: dict[str, Style] = {
     "hop": hop, "jumps": jumps, "gallop": gallop, "run": run, "walk": walk, "wave": wave, "jacks": jacks, "bend": bend,
-    "fall": fall, "down_with_care": down_with_care, "still": still,
+    "fall": fall, "down_with_care": down_with_care, "still": still, "exercise": exercise, "ride": ride,
+    "at_table": at_table,
 }  # fmt: skip
 
 WEIZMANN: dict[str, Style] = {

@@ -34,7 +34,7 @@ SHIPPED_POSE = "skelact-pose"
 MIN_BBOX_SCORE = 0.1
 MAX_PERSONS = 100
 CUDA_BATCH = 16  # frames at a time on a GPU
-# Two detections are one body if their joints are so near, in heights, in the mean or, where a limb differs, in the median.
+# Two detections are one body if their joints are so near, in heights: in the mean or, where a limb differs, the median.
 SAME_BODY, SAME_JOINTS = 0.05, 0.02
 REMOTE = ("http://", "https://", "rtsp://", "grpc://", "ul://")
 
