@@ -71,11 +71,6 @@ STYLED = {
     "jacks": "jumping jacks", "bend": "bend or pick up", "fall": "fall", "down_with_care": UNKNOWN,
     "still": "be still",
 }  # fmt: skip
-UNLIKE_FALLS = {  # what looks like one: on the floor, bent, from above, without legs
-    "exercise": UNKNOWN, "ride": UNKNOWN, "at_table": UNKNOWN, "walk": "walk", "still": "be still", "wave": "wave",
-    "fall": "fall",
-}  # fmt: skip
-LEGS = slice(COCO.joints.index("left_knee"), None)
 FROM_NEAR = ("be still", "clap", "hug", "throw", "wave", UNKNOWN)  # can be told by the upper body
 ALONG = ("hop", "jumps", "gallop", "run", "walk")
 IDLE = {"none": UNKNOWN}  # UT-Interaction's people between their actions
@@ -200,8 +195,6 @@ class Act:
     num_frames: int
     noise: float
 
-    legs_hidden: bool = False
-
     @classmethod
     def of(
         cls,
@@ -221,8 +214,6 @@ class Act:
         keypoint = seen(self.people, np.arange(self.num_frames) / FPS, self.turn, self.pitch)
         keypoint += rng.normal(0, self.noise, keypoint.shape).astype(np.float32)
         score = np.ones(keypoint.shape[:3], np.float32)
-        if self.legs_hidden:
-            score[:, :, LEGS] = 0
         return Sample(f"drawn/{self.name}", "drawn", group_of_drawn(self.name), self.class_name, keypoint, score)
 
     def scene(self, rng: np.random.Generator) -> drawn_people.Scene:
@@ -290,20 +281,6 @@ def styled(each: int, from_side: float, rng: np.random.Generator) -> Iterator[Ac
             if from_side and motion in ALONG and rng.random() < from_side:
                 turn = rng.choice([-90, 90]) + rng.uniform(-30, 30)
             yield Act.of(f"styled_{motion}_{n}", class_name, [person], turn, rng, rng.uniform(0, 12))
-
-
-def unlike_falls(each: int, rng: np.random.Generator) -> Iterator[Act]:
-    """People seen from any height, and half of those at a table without their legs: of all of them, few fall."""
-    for motion, class_name in UNLIKE_FALLS.items():
-        for n in range(each * 3 if motion == "exercise" else each):
-            people = [drawn_people.Person(STYLES[motion](rng), figure=drawn_people.Figure.random(rng))]
-            if class_name == UNKNOWN and rng.random() < 0.3:  # two of them, who face each other
-                other = drawn_people.Person(STYLES[motion](rng), figure=drawn_people.Figure.random(rng), yaw=-90)
-                shift = float(rng.uniform(0.15, 0.5))
-                people = [replace(people[0], yaw=90, shift=-shift), replace(other, shift=shift)]
-            act = Act.of(f"unlike_{motion}_{n}", class_name, people, rng.uniform(-180, 180), rng, rng.uniform(0, 8))
-            hidden = class_name in FROM_NEAR and n % (2 if motion == "at_table" else 4) == 0
-            yield replace(act, pitch=rng.uniform(-2, 25) if n % 3 else rng.uniform(25, 75), legs_hidden=hidden)
 
 
 def draw(acts: Iterable[Act], out: Path, rng: np.random.Generator) -> None:
@@ -391,7 +368,6 @@ def as_annotations(samples: list[Sample]) -> list[Annotation]:
 @click.option("--drawn", "drawn_each", default=24, help="Samples of each drawn motion.")
 @click.option("--styled", "styled_each", default=0, help="Samples of each motion of drawn_styles.")
 @click.option("--from-side", default=0.0, help="Share of these who are seen from the side, of those who go somewhere.")
-@click.option("--unlike-falls", "unlike_each", default=0, help="Samples of each motion that is taken for a fall.")
 @click.option(
     "--draw", "drawn_to", type=click.Path(path_type=Path), help="Draw videos of drawn people there, and do no more."
 )
@@ -407,7 +383,6 @@ def main(
     drawn_each: int,
     styled_each: int,
     from_side: float,
-    unlike_each: int,
     drawn_to: Path | None,
     idle: bool,
     whole: bool,
@@ -417,7 +392,7 @@ def main(
 ) -> None:
     """Write the dataset, with splits by groups: train, val and, of val, what each source has (val_jhmdb, ...)."""
     rng = np.random.default_rng(seed)
-    acts = chain(drawn(drawn_each, rng), styled(styled_each, from_side, rng), unlike_falls(unlike_each, rng))
+    acts = chain(drawn(drawn_each, rng), styled(styled_each, from_side, rng))
     if drawn_to:
         draw(acts, drawn_to, rng)
         return

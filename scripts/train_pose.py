@@ -3,7 +3,8 @@
 The network learns from scratch to imitate the boxes and joints that a real YOLOv8n-pose gave for a few
 thousand photographs, corrected in the training part by the human joints of Leeds Sports Poses:
 
-    python scripts/train_pose.py prepare              # shared labels -> an ultralytics pose dataset in runs/
+    python scripts/drawn_pictures.py --out runs/pose/drawn             # more pictures, of drawn people
+    python scripts/train_pose.py prepare --drawn runs/pose/drawn       # labels -> an ultralytics pose dataset in runs/
     python scripts/train_pose.py train --until 21:50  # start, or go on from the last checkpoint
     python scripts/train_pose.py evaluate runs/pose/train/weights/best.pt
     python scripts/train_pose.py export runs/pose/train/weights/best.pt weights/skelact-pose.pt
@@ -522,8 +523,8 @@ def main() -> None:
 def prepare(people: Path, drawn: tuple[Path, ...], out: Path) -> None:
     """Write the photographs' labels as an ultralytics pose dataset, with links to the pictures.
 
-    --drawn adds a folder of more training pictures: images/*.jpg or .png with labels/*.txt in the same format
-    (v = 1 for a joint in sight, 0 for one that is not). It may be given several times.
+    --drawn adds a folder of more training pictures, such as drawn_pictures.py makes: images/*.jpg or .png with
+    labels/*.txt in the same format (v = 1 for a joint in sight, 0 for one that is not). It may be given several times.
     """
     count = {"train": 0, "val": 0}
     for photo in read_photos(people):
