@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -65,7 +66,8 @@ class Checkpoint:
 
     def build(self) -> STGCNPP:
         """The network with its weights, in evaluation mode."""
-        network = STGCNPP(self.model, self.clips.layout.adjacency())
+        with torch.random.fork_rng(devices=[]):  # the first weights, which go, would use up the caller's random numbers
+            network = STGCNPP(self.model, self.clips.layout.adjacency())
         network.load_state_dict(self.state_dict)
         return network.eval()
 

@@ -28,6 +28,7 @@ from skelact.shipped import shipped, shipped_path
 PUBLISHER = "https://download.openmmlab.com"  # what SKELACT_WEIGHTS_URL replaces
 TIMEOUT_S = 10.0  # to connect, and for each read, of a request that nobody waits for any more
 RETRY_DELAYS_S = (1.0, 2.0, 4.0)
+MAX_BYTES = 512 << 20  # of a file, or of what is packed in it: more than any model that is published has
 CHUNK_BYTES = 1 << 16
 PATIENCE_S = 5.0  # that a download may stand still
 
@@ -301,7 +302,8 @@ def is_whole(model: PublishedModel, path: Path) -> bool:
         return sha256_of(path).startswith(model.sha256)
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
+            is_small = sum(entry.file_size for entry in archive.infolist()) <= MAX_BYTES
+            return is_small and archive.testzip() is None
     except Exception:  # zipfile, zlib and struct have many for what is damaged
         return False
 
@@ -466,10 +468,13 @@ def _receive(model: PublishedModel, part: Path, progress: bool, given_up: thread
         if given_up.is_set():
             return
         with bar, part.open("ab" if start else "wb") as file:
-            while (chunk := _read(response)) and not given_up.is_set():
+            while (chunk := _read(response)) and not given_up.is_set() and file.tell() <= MAX_BYTES:
                 file.write(chunk)
                 bar.update(len(chunk))
     size = part.stat().st_size
+    if size > MAX_BYTES:
+        part.unlink()
+        raise _no_download(model, f"more than {MAX_BYTES >> 20} MB came")
     if total is not None and size < total:
         raise _TransferError(f"the connection closed after {size} of {total} bytes")
     if total is not None and size > total:

@@ -303,6 +303,15 @@ def test_settings_that_do_not_fit_the_weights(tmp_path: Path, section: str, key:
     error_of(path)
 
 
+def test_loading_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:
+    save_checkpoint(checkpoint_of(), tmp_path / "a.safetensors")
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    load_checkpoint(tmp_path / "a.safetensors").build()
+    assert torch.equal(torch.rand(3), expected)
+
+
 @pytest.mark.parametrize("section", ["metrics", "provenance"])
 @pytest.mark.parametrize("value", [None, [], "x", 3])
 def test_settings_of_another_kind(tmp_path: Path, section: str, value: Any) -> None:

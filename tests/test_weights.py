@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -529,3 +530,22 @@ def test_the_commands_import_nothing_heavy() -> None:
     root = Path(__file__).parents[1]
     loaded = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == ""
+
+
+def test_a_download_without_an_end_is_given_up(
+    publisher: Publisher, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "MAX_BYTES", SIZE // 4)
+    with pytest.raises(SkelactError, match=r"cannot download walk from .*more than \d+ MB came"):
+        zoo.fetch("walk", progress=False)
+    assert not leftovers(cache)
+
+
+def test_an_archive_that_unpacks_without_an_end_is_not_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "yolo26n-pose.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data", bytes(100_000))
+    assert zoo.is_whole(zoo.YOLO26N_POSE, path)
+    monkeypatch.setattr(zoo, "MAX_BYTES", 10_000)
+    assert path.stat().st_size < zoo.MAX_BYTES
+    assert not zoo.is_whole(zoo.YOLO26N_POSE, path)
