@@ -69,11 +69,11 @@ class ClipSettings:
         for name, known in (("stream", STREAMS), ("normaliser", NORMALISERS), ("sampling", SAMPLINGS)):
             if getattr(self, name) not in known:
                 raise SkelactError(f"{name}: expected one of {', '.join(known)}, found {getattr(self, name)!r}")
-        for name, largest in (("clip_len", MAX_CLIP_LEN), ("num_person", MAX_PERSONS), ("dims", 3)):
+        for name, largest in (("clip_len", MAX_CLIP_LEN), ("num_person", MAX_PERSONS)):
             value = getattr(self, name)
             if not isinstance(value, int) or value > largest:
                 raise SkelactError(f"{name}: expected a whole number up to {largest}, found {value!r}")
-        if self.dims not in (2, 3):
+        if not isinstance(self.dims, int) or self.dims not in (2, 3):
             raise SkelactError(f"keypoint dimensions: expected 2 or 3, found {self.dims}")
         if self.clip_len < 1 or self.num_person < 1:
             raise SkelactError(
