@@ -552,7 +552,7 @@ def test_what_is_asked_for_besides_a_start_is_done_or_refused(dataset: Pickle, t
     assert (clips.hidden_joints, clips.binary_scores) == (("nose",), True)
     assert (config["width"], config["hidden_joints"], config["binary_scores"]) == (12, ["nose"], True)
     one_line(run("wide", "--init", start, "--width", 16), "12 channels", "found 16")
-    one_line(run("four", "--init", start, "--stream", "all"), "stream 'joint'", "'bone'")
+    one_line(run("four", "--init", start, "--stream", "all"), "stream 'bone'", "found 'joint'")
     assert not (tmp_path / "four").exists(), "before the first stream is trained"
     resumed = run("hidden", "--init", f"{tmp_path}/./start/best.safetensors", *("--hide-joints", "nose"),
                   "--binary-scores", "--resume")  # fmt: skip
@@ -561,7 +561,8 @@ def test_what_is_asked_for_besides_a_start_is_done_or_refused(dataset: Pickle, t
 
 def test_what_cannot_be_trained_on_tells_what_can(dataset: Pickle, tmp_path: Path) -> None:
     run = ("train", dataset(), "--out", tmp_path / "run")
-    one_line(skelact_with(*run, "--init", "skelact-daily"), "skelact-daily-joint.safetensors")
+    said = skelact_with(*run, "--init", "skelact-daily", "--stream", "joint-motion")
+    one_line(said, "expected a checkpoint for stream 'joint-motion', found 'joint' and 'bone'")
 
 
 def test_merging_two_ways_of_splitting_the_same_is_told(
