@@ -162,7 +162,7 @@ class _Row(NamedTuple):
 
 
 def _read_table(table: Path) -> list[_Row]:
-    """The rows that have a label; with a header, columns may come in any order."""
+    """The rows that have a label; with a header, columns may come in any order, and others between them."""
     expected = (
         f"labels {table}: expected rows of path, label[, split], or a first row that names these and start_s, stop_s"
     )
@@ -177,11 +177,14 @@ def _read_table(table: Path) -> list[_Row]:
     widths: tuple[int, ...] = (2, 3)
     if rows and {"path", "label"} <= set(rows[0]):
         columns, rows = rows[0], rows[1:]
-        if len(columns) > len(set(columns)) or not set(columns) <= set(_Row._fields):
+        if len(columns) > len(set(columns)):
             raise SkelactError(f"{expected}; found a first row of {', '.join(columns)[:200]}")
+        if others := [name for name in columns if name not in _Row._fields]:
+            logger.info("labels %s: its columns %s are not looked at", table, ", ".join(others)[:200])
         widths = (len(columns),)
     wrong = next((row for row in rows if len(row) not in widths), None)
-    told = [_Row(**dict(zip(columns, row, strict=False))) for row in rows if len(row) in widths]
+    cells = (dict(zip(columns, row, strict=False)) for row in rows if len(row) in widths)
+    told = [_Row(**{name: row[name] for name in _Row._fields if name in row}) for row in cells]
     odd = next((row for row in told if "\0" in row.path or len(row.label) > LONGEST_LABEL), wrong)
     if not rows or odd:
         raise SkelactError(f"{expected}; found {str(list(odd) if odd else 'none')[:200]}")

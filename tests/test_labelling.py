@@ -116,7 +116,8 @@ def test_a_table_with_numbers_keeps_them(tmp_path: Path) -> None:
 def test_a_table_tells_what_each_part_of_a_video_shows(tmp_path: Path) -> None:
     clips = find_clips([videos(tmp_path / "v", "monday.mp4", "tuesday.mp4", "sunday.mp4")])
     (tmp_path / "labels.csv").write_text(
-        "path,start_s,stop_s,label,split\nmonday.mp4,0,2.5,sit,train\nmonday.mp4,2.5,9,fall,train\ntuesday.mp4,,,sit,val\n"
+        "path,start_s,stop_s,by,label,split\n"
+        "monday.mp4,0,2.5,Ann,sit,train\nmonday.mp4,2.5,9,Ann,fall,train\ntuesday.mp4,,,Bob,sit,val\n"
     )
     told = label_clips(clips, tmp_path / "labels.csv")
     labels = {"monday_0-2.5": "sit", "monday_2.5-9": "fall", "tuesday": "sit"}
@@ -151,7 +152,7 @@ def test_times_that_make_no_sense(tmp_path: Path, rows: str, message: str) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,label,end\na.mp4,sit,3\n", "found a first row of path, label, end"),
+        ("path,label,label\na.mp4,sit,3\n", "found a first row of path, label, label"),
         ("", "expected rows of path, label"),
         ("a.mp4\n", "expected rows of path, label"),
         ("elsewhere.mp4,wave\n", "expected paths such as 'a', found none .* but 'elsewhere.mp4'"),
