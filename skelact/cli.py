@@ -245,7 +245,7 @@ def predict(
     from pathlib import Path
 
     from skelact import pipeline, writers
-    from skelact.files import check_writable
+    from skelact.files import check_writable, read_names
     from skelact.skeleton import load_layout
 
     chosen = None if classes is None else cli_options.class_names(classes)
@@ -256,19 +256,13 @@ def predict(
     if quiet:
         logging.getLogger("skelact").setLevel(logging.ERROR)
     out = sys.stderr if "-" in (json_path, csv_path) else sys.stdout
-    try:
-        names = Path(class_names).read_text(encoding="utf-8").splitlines() if class_names else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise SkelactError(
-            f"class names {class_names}: expected UTF-8 text, a name on each line, found {error}"
-        ) from None
     predictions = pipeline.predict(
         sources,
         models,
         classes=chosen,
         clips=int(clips),
         layout=load_layout(layout) if layout else None,
-        class_names=tuple(name.strip() for name in names if name.strip()) or None,
+        class_names=(read_names(class_names, "class names") or None) if class_names else None,
         progress=not quiet,
         on_result=lambda result: _tell(result, out, options["granularity"] == "auto" and not quiet),
         window_s=window,

@@ -122,9 +122,7 @@ def convert(
 
 
 def _names(path: str) -> list[str]:
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SkelactError(f"{path}: expected a text file with names, found {error}") from None
-    names = [line.strip() for line in lines if line.strip()]
+    from skelact.files import read_names
+
+    names = read_names(path, "exclude")
     return [*names, *(Path(name).stem for name in names if Path(name).suffix.lower() in LISTED_SUFFIXES)]

@@ -23,7 +23,7 @@ from skelact.annotations import PICKLE_SUFFIXES, Annotation, AnnotationSet, save
 from skelact.cleaning import Cleaning
 from skelact.clips import regular, tracks_keypoint
 from skelact.errors import SkelactError
-from skelact.files import atomic_path, check_writable
+from skelact.files import atomic_path, check_writable, read_names
 from skelact.labelling import Clip, Labels, find_clips, groups_of, label_clips, make_split
 from skelact.persons import main_persons
 from skelact.pipeline import DEFAULT_POSE_MODEL, estimate_poses
@@ -278,10 +278,7 @@ def _estimator(pose_model: str, device: str | None, backend: str, precision: str
 def _without_excluded(clips: list[Clip], exclude: str | Path | None) -> list[Clip]:
     if exclude is None:
         return clips
-    try:
-        names = {line.strip() for line in Path(exclude).read_text(encoding="utf-8").splitlines()}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SkelactError(f"exclude {exclude}: expected a text file with a name on each line, found {error}") from None
+    names = set(read_names(exclude, "exclude"))
     left = [clip for clip in clips if not {clip.name, clip.path.name, clip.path.stem} & names]
     if not left:
         raise SkelactError(f"exclude {exclude}: leaves none of {len(clips)} videos")

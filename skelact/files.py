@@ -104,6 +104,19 @@ def not_a_source(out: Path, sources: Sequence[Path]) -> Path:
     return out
 
 
+def read_names(path: str | Path, what: str) -> list[str]:
+    """The names in a text file, one a line; empty lines are none.
+
+    Raises:
+        SkelactError: it can't be read, or is no text in UTF-8; ``what`` says what it is for.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SkelactError(f"{what} {path}: expected a text file with names, one a line, found {error}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
 def cache_folder() -> Path:
     """Where skelact keeps what it can make again: ``$SKELACT_CACHE``, or a folder in the user's cache."""
     chosen = os.environ.get("SKELACT_CACHE")

@@ -279,7 +279,7 @@ def load_layout(name_or_path: str | Path) -> Layout:
     if not path.is_file():
         raise SkelactError(f"layout {str(path)!r}: neither a file nor one of {', '.join(LAYOUTS)}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise SkelactError(f"layout {path}: expected a JSON file, found {error}") from None
     try:

@@ -222,7 +222,7 @@ def test_a_damaged_file_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_samples_with_missing_skeletons_are_left_out(tmp_path: Path) -> None:
     for name in NAMES:
         written(tmp_path / "ntu", [{}] if name == NAMES[1] else [{1: body(0)}], name)
-    (tmp_path / "missing.txt").write_text(f"These have no skeletons:\n\n{NAMES[1]}.skeleton\n")
+    (tmp_path / "missing.txt").write_text(f"{NAMES[1]}.skeleton\n\nhas no skeletons\n", encoding="utf-8-sig")
     dataset = converted(tmp_path, tmp_path / "ntu", "--exclude", tmp_path / "missing.txt")
     assert [a.frame_dir for a in dataset.annotations] == [NAMES[0]]
     assert "expected a text file with names" in refused(tmp_path / "ntu", "--exclude", tmp_path / "none.txt")

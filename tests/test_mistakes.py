@@ -224,7 +224,8 @@ def test_a_dataset_whose_fields_are_of_another_kind_is_refused(field: str, value
 
 def test_info_takes_the_layout_that_it_asks_for(dataset: Pickle, tmp_path: Path) -> None:
     layout = tmp_path / "five.json"
-    layout.write_text(json.dumps({"name": "five", "joints": list("abcde"), "edges": [[1, 0], [2, 0], [3, 0], [4, 0]]}))
+    five = {"name": "five", "joints": list("abcde"), "edges": [[1, 0], [2, 0], [3, 0], [4, 0]]}
+    layout.write_text(json.dumps(five), encoding="utf-8-sig")
     data = dataset()
     content = pickle.loads(data.read_bytes())
     for sample in content["annotations"]:
