@@ -205,7 +205,6 @@ def predict(
     models: tuple[str, ...],
     classes: str | None,
     clips: str,
-    layout: str | None,
     class_names: str | None,
     json_path: str | None,
     csv_path: str | None,
@@ -246,13 +245,12 @@ def predict(
 
     from skelact import pipeline, writers
     from skelact.files import check_writable, read_names
-    from skelact.skeleton import load_layout
 
     chosen = None if classes is None else cli_options.class_names(classes)
     json_dir = json_path if json_path and (json_path.endswith("/") or Path(json_path).is_dir()) else None
     for output in (f"{json_dir}/result.json" if json_dir else json_path, csv_path):
         if output not in (None, "-"):
-            check_writable(str(output), [*pipeline.expand_sources(sources), *models, layout, class_names])
+            check_writable(str(output), [*pipeline.expand_sources(sources), *models, options["layout"], class_names])
     if quiet:
         logging.getLogger("skelact").setLevel(logging.ERROR)
     out = sys.stderr if "-" in (json_path, csv_path) else sys.stdout
@@ -261,7 +259,6 @@ def predict(
         models,
         classes=chosen,
         clips=int(clips),
-        layout=load_layout(layout) if layout else None,
         class_names=(read_names(class_names, "class names") or None) if class_names else None,
         progress=not quiet,
         on_result=lambda result: _tell(result, out, options["granularity"] == "auto" and not quiet),
@@ -374,15 +371,12 @@ def info(
         skelact info ntu60.pkl --plot ntu60.png
         skelact info ntu60.pkl --show 0 --out sample.mp4
     """
-    from skelact.skeleton import load_layout
-
-    chosen = load_layout(layout) if layout else None
     if (show is None) != (out is None):
         raise click.UsageError("--show and --out go together")
     if is_dataset(path):
         if stream:
             raise click.UsageError("--stream is for checkpoints")
-        dataset_info(path, chosen, json_path, plot, show, out)
+        dataset_info(path, layout, json_path, plot, show, out)
         return
     if plot or show:
         raise click.UsageError("--plot and --show are for datasets, .pkl files")
@@ -395,7 +389,7 @@ def info(
 
     if json_path not in (None, "-"):
         check_writable(str(json_path), [path, layout])
-    reports = inspect_checkpoint(path, stream, chosen)
+    reports = inspect_checkpoint(path, stream, layout)
     if json_path:
         writers.write_json({"schema_version": writers.SCHEMA_VERSION, "checkpoints": reports}, json_path)
     if json_path != "-":

@@ -47,7 +47,7 @@ def is_dataset(path: str) -> bool:
 
 
 def dataset_info(
-    path: str, layout: Layout | None, json_path: str | None, plot: str | None, show: str | None, out: str | None
+    path: str, layout: str | None, json_path: str | None, plot: str | None, show: str | None, out: str | None
 ) -> None:
     """``skelact info`` of a dataset: its report, and what else is asked for."""
     from skelact import writers
@@ -55,6 +55,7 @@ def dataset_info(
     from skelact.dataset_report import inspect_dataset, plot_report
     from skelact.files import check_writable
     from skelact.plots import check_picture
+    from skelact.skeleton import as_layout
 
     if plot is not None:
         check_picture(plot, [path])
@@ -63,7 +64,7 @@ def dataset_info(
             check_writable(written, [path])
     if show is not None:
         assert out is not None
-        _show(open_annotations(path), path, show, out, layout)
+        _show(open_annotations(path), path, show, out, as_layout(layout))
         if plot is None and json_path is None:
             return
     report = inspect_dataset(path, progress=True, layout=layout)

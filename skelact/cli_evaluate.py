@@ -40,15 +40,7 @@ def _outputs(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that prepare clips.")
 @cli_options.device
 @_outputs
-def test(
-    data: str,
-    models: tuple[str, ...],
-    layout: str | None,
-    clips: str,
-    json_path: str | None,
-    quiet: bool,
-    **options: Any,
-) -> None:
+def test(data: str, models: tuple[str, ...], clips: str, json_path: str | None, quiet: bool, **options: Any) -> None:
     """Measure a classifier on a pose dataset with labels.
 
     Prints top-1 and top-5 accuracy, mean class accuracy, macro F1, the expected calibration error and a line for each
@@ -58,18 +50,10 @@ def test(
     Example:
         skelact test dataset.pkl --model runs/mine/best.safetensors --plot confusion.png
     """
-    _start(json_path, quiet, [data, *models, layout], options["dump"], options["plot"])
+    _start(json_path, quiet, [data, *models, options["layout"]], options["dump"], options["plot"])
     import skelact
-    from skelact.skeleton import load_layout
 
-    evaluation = skelact.test(
-        data,
-        models,
-        layout=load_layout(layout) if layout else None,
-        clips=int(clips),
-        progress=not quiet,
-        **options,
-    )
+    evaluation = skelact.test(data, models, clips=int(clips), progress=not quiet, **options)
     split = evaluation.settings["split"]
     _finish(evaluation, data if split is None else f"{data}, split {split}", json_path)
 

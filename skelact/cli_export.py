@@ -45,12 +45,10 @@ def export(
     import skelact
     from skelact import writers
     from skelact.files import check_writable
-    from skelact.skeleton import load_layout
 
     if json_path not in (None, "-"):
         check_writable(str(json_path), [model, layout])
-    chosen = load_layout(layout) if layout else None
-    report = skelact.export(model, out, format, stream=stream, layout=chosen, command=["skelact", *sys.argv[1:]])
+    report = skelact.export(model, out, format, stream=stream, layout=layout, command=["skelact", *sys.argv[1:]])
     if json_path:
         writers.write_json({"schema_version": writers.SCHEMA_VERSION, "export": report.to_dict()}, json_path)
     if json_path != "-":

@@ -68,7 +68,6 @@ def live(
     source: str,
     models: tuple[str, ...],
     classes: str | None,
-    layout: str | None,
     unknown_below: float | str | None,
     window: list[float] | None,
     step: float,
@@ -104,7 +103,6 @@ def live(
         logging.getLogger("skelact").setLevel(logging.ERROR)
     from skelact import live_session as library
     from skelact.live_page import LivePage, draw, parse_address
-    from skelact.skeleton import load_layout
 
     viewers: list[Callable[[Callable[[], View]], None]] = []
 
@@ -121,7 +119,6 @@ def live(
             source,
             models,
             classes=names,
-            layout=load_layout(layout) if layout else None,
             unknown_below=unknown_below,
             window_s=window,
             step_s=step,

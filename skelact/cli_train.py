@@ -136,12 +136,11 @@ def train(
 
     from skelact import training
     from skelact.recipes import RECIPES
-    from skelact.skeleton import load_layout
 
     given = {name: value for name, value in options.items() if _is_given(context, name) and value is not None}
     settings = replace(RECIPES[recipe], **given)
     how: dict[str, Any] = {
-        "layout": load_layout(layout) if layout else None,
+        "layout": layout,
         "init": init,
         "device": device,
         "workers": workers,
