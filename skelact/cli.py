@@ -22,7 +22,7 @@ from click.core import ParameterSource
 from skelact import __version__, cli_options
 from skelact.cli_benchmark import benchmark
 from skelact.cli_convert import convert
-from skelact.cli_data import dataset_info, is_dataset, merge
+from skelact.cli_data import dataset_info, is_dataset, merge, print_rows
 from skelact.cli_evaluate import fuse, test
 from skelact.cli_export import export
 from skelact.cli_extract import extract_poses
@@ -104,6 +104,13 @@ def _in_one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:MAX_MESSAGE]} (--debug shows where)"
 
 
+class _Harmless(logging.Formatter):
+    """Warnings hold names from files, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return harmless(super().format(record))
+
+
 @click.group(cls=SkelactGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="skelact")
 @click.option("--debug", is_flag=True, help="Show the traceback of errors.")
@@ -116,7 +123,9 @@ def main(debug: bool) -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # it can't write all names, as on Windows
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.DEBUG if debug else logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Harmless("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if debug else logging.WARNING)
     logging.getLogger("skelact").setLevel(logging.DEBUG if debug else logging.INFO)
     for name in ("matplotlib", "PIL", "libav", "filelock", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -398,7 +407,6 @@ def info(
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    click.echo(report["file"])
     persons = "1 person" if report["num_person"] == 1 else f"{report['num_person']} persons"
     rows = {
         "layout": f"{report['layout']} ({report['num_joints']} joints, {report['dims']}D)",
@@ -409,6 +417,4 @@ def _print_report(report: dict[str, Any]) -> None:
         "operations": f"{report['operations'] / 1e9:.2f} G for one clip",
         "classes": f"{len(report['class_names'])}: {', '.join(report['class_names'])}",
     }
-    rows |= {key: str(value) for key, value in {**report["provenance"], **report["metrics"]}.items()}
-    for name, value in rows.items():
-        click.echo(click.wrap_text(harmless(f"{name:<11} {value}"), 100, "  ", " " * 14))
+    print_rows(report["file"], {**rows, **report["provenance"], **report["metrics"]})

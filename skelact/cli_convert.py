@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from skelact import cli_options
-from skelact.errors import SkelactError
+from skelact.errors import SkelactError, harmless
 
 # As converters.FORMATS, which is too heavy to import for a help text; a test compares them.
 FORMATS = (
@@ -91,7 +91,7 @@ def convert(
 
     def say(message: str) -> None:
         if not quiet:
-            click.echo(message, err=True)
+            click.echo(harmless(message), err=True)
 
     if exclude:
         check_writable(out, [exclude])
@@ -116,7 +116,7 @@ def convert(
     if source_format.endswith("-json") and any(annotation.img_shape is None for annotation in dataset.annotations):
         say("  no picture size is known, so readers assume 1080x1920; give it by --img-shape")
     for reason in conversion.skipped:
-        click.echo(f"Error: skipped {reason}", err=True)
+        click.echo(harmless(f"Error: skipped {reason}"), err=True)
     if conversion.skipped:
         raise SkelactError(f"{len(conversion.skipped)} skipped; the other {len(dataset.annotations)} are in {out}")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from skelact.errors import SkelactError
+from skelact.errors import SkelactError, harmless
 
 if TYPE_CHECKING:
     from skelact.annotations import Annotation, AnnotationSet
@@ -98,7 +99,8 @@ def _show(dataset: AnnotationSet, path: str, show: str, out: str, layout: Layout
         label = dataset.class_names[annotation.label]
     stop_s = sequence.num_frames / sequence.info.fps
     render_poses(sequence, [(0.0, stop_s, f"{annotation.frame_dir}: {label}")], out, progress=True, layout=layout)
-    click.echo(f"{out}: sample {index} ({annotation.frame_dir}), {label}, {sequence.num_frames} frames", err=True)
+    told = f"{out}: sample {index} ({annotation.frame_dir}), {label}, {sequence.num_frames} frames"
+    click.echo(harmless(told), err=True)
 
 
 def _filling_the_picture(annotation: Annotation) -> Annotation:
@@ -134,17 +136,22 @@ def _print_dataset(report: DatasetReport) -> None:
         "pictures": ", ".join(sizes + ["..."] * (len(report.img_shapes) > 5)) or "size not told",
         "posed": posed or "nobody",
         "missing": f"{report.missing_share:.1%} of all frames have nobody",
-        **{key: str(value) for key, value in report.provenance.items()},
+        **report.provenance,
     }
-    click.echo(report.name)
-    for name, value in rows.items():
-        click.echo(click.wrap_text(f"{name:<11} {value}", 100, "  ", " " * 14))
+    print_rows(report.name, rows)
     splits = list(report.splits)
     widths = [max(7, len(split)) for split in splits]
     heads = "".join(f"  {split:>{width}}" for split, width in zip(splits, widths, strict=True))
-    click.echo(f"  {'label':<5}  {'all':>7}{heads}  class")
+    click.echo(harmless(f"  {'label':<5}  {'all':>7}{heads}  class"))
     for count in report.classes:
         cells = "".join(f"  {count.splits[split]:>{width}}" for split, width in zip(splits, widths, strict=True))
-        click.echo(f"  {count.label:<5}  {count.num_samples:>7}{cells}  {count.class_name or ''}".rstrip())
+        click.echo(harmless(f"  {count.label:<5}  {count.num_samples:>7}{cells}  {count.class_name or ''}".rstrip()))
     for warning in report.warnings:
-        click.echo(click.wrap_text(f"warning: {warning}", 100, "", "  "))
+        click.echo(click.wrap_text(harmless(f"warning: {warning}"), 100, "", "  "))
+
+
+def print_rows(title: str, rows: Mapping[str, object]) -> None:
+    """What a file holds: its name and, below, a row for each of its properties."""
+    click.echo(harmless(title))
+    for name, value in rows.items():
+        click.echo(click.wrap_text(harmless(f"{name:<11} {value}"), 100, "  ", " " * 14))

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from skelact import cli_options
+from skelact.errors import harmless
 
 # Options that change how the work is done and not what comes out; they stay out of the provenance.
 _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--backend", "--offline", "--quiet")
@@ -60,7 +61,7 @@ def extract_poses(sources: tuple[str, ...], out: str, quiet: bool, **options: An
     if report.path:
         click.echo(f"{report.path}: {report.num_samples} samples", err=True)
     for path, reason in report.failed:
-        click.echo(f"Error: {reason if path in reason else f'{path}: {reason}'}", err=True)
+        click.echo(harmless(f"Error: {reason if path in reason else f'{path}: {reason}'}"), err=True)
     if report.failed:
         total = report.num_samples + len(report.failed)
         raise click.ClickException(f"{len(report.failed)} of {total} failed, see {report.report}")

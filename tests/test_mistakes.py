@@ -253,6 +253,10 @@ def test_samples_are_left_out_by_their_whole_names(dataset: Pickle, tmp_path: Pa
 def test_a_name_in_a_file_sends_no_commands_to_the_terminal(model: Path, dataset: Pickle) -> None:
     data = dataset()
     content = pickle.loads(data.read_bytes())
+    data.write_bytes(pickle.dumps({**content, "split": {"title\x1b]0;": ["s0", "bell\x07"]}}))
+    told = skelact_with("info", data).output
+    assert r"title\u001b]0;" in told
+    assert not {"\x1b", "\x07"} & set(told)
     content["annotations"][0] |= {"frame_dir": "red\x1b[31m", "label": "no number"}
     data.write_bytes(pickle.dumps(content))
     result = skelact_with("test", data, "--model", model)
