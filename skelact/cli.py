@@ -260,8 +260,7 @@ def predict(
     for output in (f"{json_dir}/result.json" if json_dir else json_path, csv_path):
         if output not in (None, "-"):
             check_writable(str(output), [*pipeline.expand_sources(sources), *models, options["layout"], class_names])
-    if quiet:
-        logging.getLogger("skelact").setLevel(logging.ERROR)
+    cli_options.hush(quiet)
     out = sys.stderr if "-" in (json_path, csv_path) else sys.stdout
     predictions = pipeline.predict(
         sources,

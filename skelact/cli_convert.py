@@ -86,6 +86,7 @@ def convert(
     from skelact import converters
     from skelact.files import check_writable
 
+    cli_options.hush(quiet)
     if options["step_s"] and not options["window_s"]:
         raise click.UsageError("--step is from one window to the next; give --window too")
 

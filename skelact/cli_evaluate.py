@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -93,8 +92,7 @@ def _start(json_path: str | None, quiet: bool, sources: Sequence[str | None], *o
         raise click.UsageError("--json, --dump and --plot: expected a path of its own for each")
     if json_path not in (None, "-"):
         check_writable(str(json_path), sources)
-    if quiet:
-        logging.getLogger("skelact").setLevel(logging.ERROR)
+    cli_options.hush(quiet)
 
 
 def _finish(evaluation: Evaluation, title: str, json_path: str | None) -> None:

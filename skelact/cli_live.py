@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -99,8 +98,7 @@ def live(
     ):
         raise SkelactError("--show: expected a screen, found none; --serve 127.0.0.1:8000 shows it in a browser")
     names = None if classes is None else cli_options.class_names(classes)
-    if quiet:
-        logging.getLogger("skelact").setLevel(logging.ERROR)
+    cli_options.hush(quiet)
     from skelact import live_session as library
     from skelact.live_page import LivePage, draw, parse_address
 

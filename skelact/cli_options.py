@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,12 @@ def numbers(context: click.Context, parameter: click.Parameter, value: str | Non
         return [float(part) for part in value.split(",")]
     except ValueError:
         raise click.BadParameter(f"expected numbers such as 2,1,2,1, found {value!r}") from None
+
+
+def hush(quiet: bool) -> None:
+    """With ``--quiet``, skelact tells errors only."""
+    if quiet:
+        logging.getLogger("skelact").setLevel(logging.ERROR)
 
 
 fusion_weights = click.option(

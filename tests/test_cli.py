@@ -639,6 +639,13 @@ def test_a_file_name_of_another_encoding(films: dict[str, Film], model: Path, tm
     assert "caf" in strictly((tmp_path / "a.json").read_text(encoding="utf-8"))["results"][0]["source"]
 
 
+def test_a_quiet_convert_tells_no_warnings(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    data, table = pose_pickle(tmp_path / "two.pkl", "a", "b"), tmp_path / "labels.csv"
+    table.write_text("a,walk\n")
+    done = skelact_with("convert", data, "--labels", table, "--out", tmp_path / "out.pkl", "--quiet")
+    assert (done.exit_code, done.output, caplog.records) == (0, "", [])
+
+
 def test_class_names_of_another_encoding(films: dict[str, Film], model: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_bytes("grüßen\nb\nc\nd\n".encode("latin1"))
     result = skelact_with("predict", films["wave"].path, "--model", model, "--class-names", tmp_path / "names.txt")
