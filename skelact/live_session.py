@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from skelact.classifier import Classifier, check_takes_video
-from skelact.cleaning import OneEuro, clean_track, fill_gaps
+from skelact.cleaning import OneEuro, clean_track
 from skelact.errors import SkelactError
 from skelact.pipeline import DEFAULT_POSE_MODEL, checked_threshold
 from skelact.pose import PoseModel
@@ -25,7 +25,7 @@ from skelact.skeleton import COCO, Layout
 from skelact.streams import TIMEOUT_S, LatestFrames
 from skelact.structures import Array, Frame, FramePoses, PoseSequence, Track, VideoInfo
 from skelact.timeline import MIN_DURATION_S, NO_SUBJECT_S, Event, ScoreGrid, Segmenter, Subject, TimelineSettings
-from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker
+from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, make_track
 from skelact.windows import STEP_S, score_windows, windows_until
 
 SCHEMA_VERSION = 1
@@ -86,14 +86,14 @@ class _Ring:
     """The latest poses of one person.
 
     Attributes:
-        poses: index of the frame, seconds, joints, their scores, box, its score.
+        poses: index of the frame, joints, their scores, box, its score, seconds.
         shown: the joints of the latest, smooth enough to be drawn.
     """
 
     def __init__(self, track_id: int) -> None:
         self.track_id = track_id
         self.shown: Array = np.zeros(())
-        self.poses: deque[tuple[int, float, Array, Array, Array, float]] = deque()
+        self.poses: deque[tuple[int, Array, Array, Array, float, float]] = deque()
         self._smooth = OneEuro()
 
     def add(self, index: int, poses: FramePoses, n: int, keep_s: float, is_smoothed: bool) -> None:
@@ -101,30 +101,20 @@ class _Ring:
         keypoint, score, bbox = poses.keypoint[n], poses.keypoint_score[n], poses.bbox[n]
         height = max(float(bbox[3] - bbox[1]), 1.0)
         self.shown = self._smooth(poses.time_s, keypoint, score, height) if is_smoothed else keypoint
-        self.poses.append((index, poses.time_s, keypoint, score, bbox, float(poses.bbox_score[n])))
-        while self.poses[-1][1] - self.poses[0][1] > keep_s:
+        self.poses.append((index, keypoint, score, bbox, float(poses.bbox_score[n]), poses.time_s))
+        while self.poses[-1][-1] - self.poses[0][-1] > keep_s:
             self.poses.popleft()
 
     def track(self, times: dict[int, float], is_cleaned: bool) -> Track:
-        """As a track on consecutive frames, with short gaps filled as ``tracking.build_tracks`` does.
+        """As a track on consecutive frames.
 
         Args:
             times: seconds of the latest frames, by their index.
             is_cleaned: clean the poses as a whole; all of them are in the past.
         """
-        first, last = self.poses[0][0], self.poses[-1][0]
-        T, V = last - first + 1, len(self.poses[0][3])
-        values = np.zeros((T, V * 3 + 4), np.float32)  # joints, their scores, box
-        bbox_score = np.zeros(T, np.float32)
-        for index, _, keypoint, score, bbox, sure in self.poses:
-            values[index - first] = np.concatenate([keypoint.ravel(), score, bbox])
-            bbox_score[index - first] = sure
-        seen = np.array([index for index, *_ in self.poses]) - first
-        values = fill_gaps(values, seen, Mending.max_gap)
-        time_s = np.array([times[index] for index in range(first, last + 1)])
-        joints, scores, boxes = np.split(values, [V * 2, V * 3], axis=1)
-        track = Track(self.track_id, first, time_s, joints.reshape(T, V, 2), scores, boxes, bbox_score)
-        if is_cleaned and T > 1:
+        time_s = np.array([times[index] for index in range(self.poses[0][0], self.poses[-1][0] + 1)])
+        track = make_track(self.track_id, [pose[:-1] for pose in self.poses], time_s, Mending.max_gap)
+        if is_cleaned and len(time_s) > 1:
             track = clean_track(track, 1 / max(float(np.median(np.diff(time_s))), 1e-3))
         return track
 
@@ -225,7 +215,7 @@ class LiveSession:
                 ring = self._rings.setdefault(int(track_id), _Ring(int(track_id)))
                 ring.add(index, poses, n, self._keep_s, self._clean)
         oldest_s = frame.time_s - self._keep_s
-        self._rings = {k: ring for k, ring in self._rings.items() if ring.poses[-1][1] >= oldest_s}
+        self._rings = {k: ring for k, ring in self._rings.items() if ring.poses[-1][-1] >= oldest_s}
         needed = min((ring.poses[0][0] for ring in self._rings.values()), default=index)
         self._times = {k: time_s for k, time_s in self._times.items() if k >= needed}
         self._img_shape = frame.image.shape[:2]
@@ -272,7 +262,7 @@ class LiveSession:
         tracks = []
         for ring in self._rings.values():
             if ring.poses[-1][0] == index:
-                _, time_s, _, score, bbox, bbox_score = ring.poses[-1]
+                _, _, score, bbox, bbox_score, time_s = ring.poses[-1]
                 values = ring.shown[None], score[None], bbox[None], np.array([bbox_score], np.float32)
                 tracks.append(Track(ring.track_id, 0, np.array([time_s]), *values))
         info = VideoInfo(str(self.source), self._img_shape, ASSUMED_FPS, 0)

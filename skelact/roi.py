@@ -74,15 +74,8 @@ def _part_inside(track: Track, polygons: Sequence[Array], img_shape: tuple[int, 
     def blank(values: Array) -> Array:
         return np.where(inside.reshape(-1, *[1] * (values.ndim - 1)), values, 0)
 
-    blanked = replace(
-        track,
-        keypoint=blank(track.keypoint),
-        keypoint_score=None if track.keypoint_score is None else blank(track.keypoint_score),
-        bbox=None if track.bbox is None else blank(track.bbox),
-        bbox_score=None if track.bbox_score is None else blank(track.bbox_score),
-    )
     seen = np.flatnonzero(inside)
-    return blanked.cut(int(seen[0]), int(seen[-1]) + 1)
+    return track.changed(blank).cut(int(seen[0]), int(seen[-1]) + 1)
 
 
 def _holds(polygon: Array, point: Array) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -101,16 +102,14 @@ class Track:
 
     def cut(self, first: int, last: int) -> Track:
         """The frames from ``first`` up to ``last``, counted from the track's own first."""
-        part = slice(first, last)
-        return replace(
-            self,
-            start_frame=self.start_frame + first,
-            time_s=self.time_s[part],
-            keypoint=self.keypoint[part],
-            keypoint_score=None if self.keypoint_score is None else self.keypoint_score[part],
-            bbox=None if self.bbox is None else self.bbox[part],
-            bbox_score=None if self.bbox_score is None else self.bbox_score[part],
-        )
+        part = self.changed(lambda values: values[first:last])
+        return replace(part, start_frame=self.start_frame + first, time_s=self.time_s[first:last])
+
+    def changed(self, change: Callable[[Array], Array]) -> Track:
+        """The track with joints, scores and boxes (T, ...) changed alike, as far as they are known."""
+        names = ("keypoint", "keypoint_score", "bbox", "bbox_score")
+        new: dict[str, Any] = {name: change(old) for name in names if (old := getattr(self, name)) is not None}
+        return replace(self, **new)
 
 
 @dataclass(frozen=True)

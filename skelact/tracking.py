@@ -7,7 +7,7 @@ really began, that two tracks are one person who was lost for a moment, that a f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -175,7 +175,7 @@ def build_tracks(
     found = relink(found, frames, colours, fps, mending.max_pause_s, mending.max_hidden_s, cuts)
     found = _without_ghosts(found, frames, fps, mending)
     found.sort(key=lambda path: (min(path), frames[min(path)].bbox[path[min(path)], 0]))
-    return tuple(_to_track(k, path, frames, mending.max_gap) for k, path in enumerate(found, start=1))
+    return tuple(_to_track(k, sorted(path.items()), frames, mending.max_gap) for k, path in enumerate(found, start=1))
 
 
 def _recover_starts(paths: list[Path], frames: Sequence[FramePoses]) -> None:
@@ -294,27 +294,33 @@ def _share_inside(path: Path, other: Path, frames: Sequence[FramePoses]) -> floa
     return inside / len(path)
 
 
-def _to_track(track_id: int, path: Path, frames: Sequence[FramePoses], max_gap: int) -> Track:
-    """A path as arrays, with gaps shorter than ``max_gap`` frames interpolated and longer ones zero."""
-    start, stop = min(path), max(path) + 1
-    T, V = stop - start, frames[start].keypoint.shape[1]
+def _to_track(track_id: int, path: Sequence[tuple[int, int]], frames: Sequence[FramePoses], max_gap: int) -> Track:
+    """A path as arrays."""
+    times = np.array([frame.time_s for frame in frames[path[0][0] : path[-1][0] + 1]])
+    found = ((t, i, frames[t]) for t, i in path)
+    poses = [(t, each.keypoint[i], each.keypoint_score[i], each.bbox[i], each.bbox_score[i]) for t, i, each in found]
+    return make_track(track_id, poses, times, max_gap)
+
+
+def make_track(
+    track_id: int, poses: Sequence[tuple[int, Array, Array, Array, float]], time_s: Array, max_gap: int
+) -> Track:
+    """A person's poses as arrays, with gaps shorter than ``max_gap`` frames interpolated and longer ones zero.
+
+    Args:
+        track_id: of the person.
+        poses: frame index, joints (V, 2), their scores (V,), box (4,) and its score, in order.
+        time_s: (T,) seconds of all frames from the first pose to the last.
+        max_gap: frames.
+    """
+    start, T, V = poses[0][0], len(time_s), len(poses[0][1])
+    seen = np.array([index for index, *_ in poses]) - start
     values = np.zeros((T, V * 3 + 4), np.float32)  # joints, their scores, box
+    values[seen] = [np.concatenate([keypoint.ravel(), score, bbox]) for _, keypoint, score, bbox, _ in poses]
     bbox_score = np.zeros(T, np.float32)
-    for t, i in path.items():
-        frame = frames[t]
-        values[t - start] = np.concatenate([frame.keypoint[i].ravel(), frame.keypoint_score[i], frame.bbox[i]])
-        bbox_score[t - start] = frame.bbox_score[i]
-    seen = np.array(sorted(path)) - start
-    values = fill_gaps(values, seen, max_gap)
-    return Track(
-        track_id=track_id,
-        start_frame=start,
-        time_s=np.array([frames[t].time_s for t in range(start, stop)]),
-        keypoint=values[:, : V * 2].reshape(T, V, 2),
-        keypoint_score=values[:, V * 2 : V * 3],
-        bbox=values[:, V * 3 :],
-        bbox_score=bbox_score,
-    )
+    bbox_score[seen] = [sure for *_, sure in poses]
+    keypoint, score, bbox = np.split(fill_gaps(values, seen, max_gap), [V * 2, V * 3], axis=1)
+    return Track(track_id, start, time_s, keypoint.reshape(T, V, 2), score, bbox, bbox_score)
 
 
 def stretch(track: Track, stride: int, time_s: Array) -> Track:
@@ -330,8 +336,6 @@ def stretch(track: Track, stride: int, time_s: Array) -> Track:
     """
     if stride == 1:
         return track
-    assert track.keypoint_score is not None
-    assert track.bbox is not None
     assert track.bbox_score is not None
     start = track.start_frame * stride
     stop = min(track.stop_frame * stride, len(time_s))
@@ -347,12 +351,9 @@ def stretch(track: Track, stride: int, time_s: Array) -> Track:
         mixed = values[before] + (values[after] - values[before]) * part.reshape(shape)
         return np.where(known.reshape(shape), mixed, 0).astype(np.float32)
 
-    return Track(
-        track_id=track.track_id,
+    return replace(
+        track.changed(spread),
         start_frame=start,
         time_s=time_s[start:stop],
-        keypoint=spread(track.keypoint),
-        keypoint_score=spread(track.keypoint_score),
-        bbox=spread(track.bbox),
         bbox_score=np.where(part == 0, track.bbox_score[before], 0).astype(np.float32),
     )
