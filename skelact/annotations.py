@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import logging
 import os
 import pickle
@@ -315,27 +314,6 @@ def dataset_sha256(path: str | Path, small: int = SMALL) -> str:
     with suppress(OSError, SkelactError), atomic_path(kept) as part:
         part.write_text(found, "ascii")
     return found
-
-
-def dataset_content_hash(dataset: AnnotationSet) -> str:
-    """The sha256, in hex, of what the samples, their order, the splits and the classes say.
-
-    Two files with the same hash train alike, whatever their protocol and provenance; float16 counts as the float32
-    that it becomes.
-    """
-    digest = hashlib.sha256()
-
-    def add(*values: Any) -> None:
-        digest.update(json.dumps(values, ensure_ascii=False).encode() + b"\n")
-
-    add({name: list(dataset.split[name]) for name in sorted(dataset.split)}, dataset.class_names)
-    for annotation in dataset.annotations:
-        score = annotation.keypoint_score
-        add(annotation.frame_dir, annotation.label, annotation.img_shape, annotation.keypoint.shape, score is not None)
-        digest.update(annotation.keypoint.astype("<f4").tobytes())
-        if score is not None:
-            digest.update(score.astype("<f4").tobytes())
-    return digest.hexdigest()
 
 
 # --- the index of a large file ------------------------------------------------------------------------------------

@@ -40,16 +40,15 @@ class Cleaning:
     order: int = 2
 
 
-def clean_track(track: Track, fps: float, cleaning: Cleaning | None = None, cuts_s: Sequence[float] = ()) -> Track:
+def clean_track(track: Track, fps: float, cuts_s: Sequence[float] = ()) -> Track:
     """A track whose outliers are replaced and whose joints move smoothly.
 
     Args:
         track: with or without scores.
         fps: frames per second.
-        cleaning: how.
         cuts_s: when other shots begin, across which nobody moves.
     """
-    cleaning = cleaning or Cleaning()
+    cleaning = Cleaning()
     known = known_joints(track.keypoint, track.keypoint_score)  # (T, V)
     keypoint = track.keypoint.astype(np.float64)
     cuts = np.searchsorted(track.time_s, np.array(cuts_s) - 1e-6).tolist()
@@ -67,7 +66,7 @@ def clean_track(track: Track, fps: float, cleaning: Cleaning | None = None, cuts
 
 def clean_tracks(tracks: Sequence[Track], fps: float, cuts_s: Sequence[float] = ()) -> tuple[Track, ...]:
     """``clean_track`` of each."""
-    return tuple(clean_track(track, fps, cuts_s=cuts_s) for track in tracks)
+    return tuple(clean_track(track, fps, cuts_s) for track in tracks)
 
 
 def fill_gaps(values: Array, seen: Array, max_gap: int) -> Array:

@@ -176,7 +176,6 @@ def render_video(
     labels: Sequence[Label],
     out: str | Path,
     progress: bool = False,
-    layout: Layout | None = None,
     segments: Sequence[Prediction] = (),
     regions: Sequence[Region] = (),
     hide_faces: bool = False,
@@ -190,7 +189,6 @@ def render_video(
             middle is nearest.
         out: the mp4 to write, with the source's sound.
         progress: draw a bar on stderr, if that is a terminal.
-        layout: as in ``Overlay``.
         segments: what persons and pairs do; it is written at them while they do it, and drawn as a timeline under the
             picture, which makes the video higher.
         regions: outlined.
@@ -213,7 +211,7 @@ def render_video(
                 blur_faces(frame.image, faces_around(sequence.faces, frame.index, info.fps))
             yield frame.index, frame.time_s, frame.image
 
-    overlay = Overlay(sequence, layout, regions)
+    overlay = Overlay(sequence, regions=regions)
     _render(pictures(), overlay, sequence, labels, segments, out, info.img_shape, source, progress)
 
 
@@ -228,7 +226,8 @@ def render_poses(
     """Draw poses that have no video on a dark background; those in 3D as seen from the front.
 
     Args:
-        sequence, labels, out, progress, layout, segments: as in ``render_video``.
+        sequence, labels, out, progress, segments: as in ``render_video``.
+        layout: as in ``Overlay``.
 
     Raises:
         SkelactError: the sequence has no frames, or ``out`` can't be written.
