@@ -171,11 +171,7 @@ main.add_command(benchmark)
 @click.option("--topk", type=click.IntRange(1), default=5, show_default=True, help="Classes to print for each source.")
 @cli_options.clips
 @cli_options.unknown_below
-@click.option(
-    "--classes",
-    metavar="NAME,NAME,...",
-    help="Score only these classes; separate with ; if names hold commas.",
-)
+@cli_options.classes
 @cli_options.stream
 @cli_options.layout
 @click.option(
@@ -201,10 +197,8 @@ main.add_command(benchmark)
 @click.option("--vtt", type=click.Path(), metavar="PATH", help="Write WebVTT subtitles; a folder if several sources.")
 @click.option("--eaf", type=click.Path(), metavar="PATH", help="Write ELAN annotations; a folder if several sources.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, each for a source.")
-@click.option(
-    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to work."
-)
-@click.option("--ray-address", metavar="HOST:PORT", help="Of a Ray cluster. Default: a local one is started.")
+@cli_options.engine
+@cli_options.ray_address
 @cli_options.offline
 @click.option("--quiet", is_flag=True, help="No progress bars, no warnings.")
 @click.pass_context
@@ -212,7 +206,6 @@ def predict(
     context: click.Context,
     sources: tuple[str, ...],
     models: tuple[str, ...],
-    classes: str | None,
     clips: str,
     class_names: str | None,
     json_path: str | None,
@@ -255,7 +248,6 @@ def predict(
     from skelact import pipeline, writers
     from skelact.files import check_writable, read_names
 
-    chosen = None if classes is None else cli_options.class_names(classes)
     json_dir = json_path if json_path and (json_path.endswith("/") or Path(json_path).is_dir()) else None
     for output in (f"{json_dir}/result.json" if json_dir else json_path, csv_path):
         if output not in (None, "-"):
@@ -265,7 +257,6 @@ def predict(
     predictions = pipeline.predict(
         sources,
         models,
-        classes=chosen,
         clips=int(clips),
         class_names=(read_names(class_names, "class names") or None) if class_names else None,
         progress=not quiet,
@@ -346,12 +337,8 @@ def _print_result(result: SourceResult, out: Any, auto: bool) -> None:
 
 @main.command()
 @click.argument("path", metavar="CHECKPOINT|DATA.pkl")
-@click.option(
-    "--stream",
-    type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]),
-    help="Of a checkpoint that does not tell.",
-)
-@click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a file that does not tell.")
+@cli_options.stream
+@cli_options.layout
 @click.option("--json", "json_path", metavar="PATH|-", help="Write it as JSON; - is stdout.")
 @click.option("--plot", type=click.Path(), metavar="FILE.png", help="Write a picture of a dataset.")
 @click.option("--show", metavar="N|NAME", help="Render this sample of a dataset, to --out.")

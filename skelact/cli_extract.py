@@ -35,10 +35,8 @@ _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--backen
 @cli_options.device
 @click.option("--half", is_flag=True, help="float16 on disk: half the size, but joints above 1024 are rounded to 1 px.")
 @click.option("--workers", type=click.IntRange(1), help="Processes. Default: chosen.")
-@click.option(
-    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to work."
-)
-@click.option("--ray-address", metavar="HOST:PORT", help="Of a Ray cluster. Default: a local one is started.")
+@cli_options.engine
+@cli_options.ray_address
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def extract_poses(sources: tuple[str, ...], out: str, quiet: bool, **options: Any) -> None:
     """Turn folders of videos into a pose dataset.

@@ -35,16 +35,14 @@ if TYPE_CHECKING:
 @cli_options.min_duration
 @cli_options.subjects
 @cli_options.unknown_below
-@click.option("--classes", metavar="NAME,NAME,...", help="As in predict.")
+@cli_options.classes
 @cli_options.stream
 @cli_options.layout
 @cli_options.offline
-@click.option(
-    "--duration", type=cli_options.Number(min=0, min_open=True), metavar="S", help="Stop after so many seconds."
-)
+@click.option("--duration", type=cli_options.SECONDS, metavar="S", help="Stop after so many seconds.")
 @click.option(
     "--timeout",
-    type=cli_options.Number(min=0, min_open=True),
+    type=cli_options.SECONDS,
     default=10.0,
     show_default=True,
     metavar="S",
@@ -66,7 +64,6 @@ if TYPE_CHECKING:
 def live(
     source: str,
     models: tuple[str, ...],
-    classes: str | None,
     unknown_below: float | str | None,
     window: list[float] | None,
     step: float,
@@ -97,7 +94,6 @@ def live(
         and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     ):
         raise SkelactError("--show: expected a screen, found none; --serve 127.0.0.1:8000 shows it in a browser")
-    names = None if classes is None else cli_options.class_names(classes)
     cli_options.hush(quiet)
     from skelact import live_session as library
     from skelact.live_page import LivePage, draw, parse_address
@@ -116,7 +112,6 @@ def live(
         session = library.live(
             source,
             models,
-            classes=names,
             unknown_below=unknown_below,
             window_s=window,
             step_s=step,

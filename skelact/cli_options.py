@@ -29,9 +29,11 @@ SECONDS = Number(0, min_open=True)
 SEED = click.IntRange(0, 2**32 - 1)
 
 
-def class_names(text: str) -> list[str]:
-    """``--classes``: names hold commas here and there, so ``;`` separates too."""
-    names = [name.strip() for name in text.split(";" if ";" in text else ",")]
+def _classes(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """Names hold commas here and there, so ``;`` separates too."""
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(";" if ";" in value else ",")]
     if not any(names):
         raise click.UsageError("--classes: expected names of classes")
     return [name for name in names if name]
@@ -61,7 +63,13 @@ stream = click.option(
     type=click.Choice(["joint", "bone", "joint-motion", "bone-motion"]),
     help="Of a checkpoint whose metadata and name don't tell.",
 )
-layout = click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a checkpoint that does not tell.")
+layout = click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a file that does not tell.")
+classes = click.option(
+    "--classes",
+    callback=_classes,
+    metavar="NAME,NAME,...",
+    help="Score only these classes; separate with ; if names hold commas.",
+)
 clips = click.option(
     "--clips",
     type=click.Choice(["1", "10"]),
@@ -75,6 +83,12 @@ clean = click.option(
     help="Take outliers and jitter out of poses. Default: of those from videos, not of those in pickles.",
 )
 device = click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
+engine = click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to work."
+)
+ray_address = click.option(
+    "--ray-address", metavar="HOST:PORT", help="Of a Ray cluster. Default: a local one is started."
+)
 
 
 def _offline(context: click.Context, parameter: click.Parameter, value: bool) -> None:

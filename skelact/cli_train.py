@@ -86,7 +86,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
     help="To choose the best epoch by. Default: the one that belongs to --split; without one the last is the best.",
 )
 @click.option("--val-every", type=click.IntRange(1), help="Epochs from one validation to the next.")
-@click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a dataset that does not tell.")
+@cli_options.layout
 @click.option(
     "--init",
     metavar="NAME|PATH",
