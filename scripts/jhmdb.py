@@ -23,7 +23,7 @@ import skelact
 from skelact.annotations import AnnotationSet, open_annotations, save_annotations
 from skelact.clips import STREAMS
 from skelact.metrics import accuracy
-from skelact.training import FOUR_STREAM, TWO_STREAM
+from skelact.weights import FOUR_STREAM, TWO_STREAM
 
 RUNS = Path("runs/jhmdb")
 DOCS = Path("docs")

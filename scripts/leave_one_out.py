@@ -27,7 +27,7 @@ from skelact.cutting import cut_into_windows
 from skelact.metrics import accuracy, report
 from skelact.plots import plot_confusion
 from skelact.structures import Array
-from skelact.training import FOUR_STREAM
+from skelact.weights import FOUR_STREAM
 
 GROUPS = {  # what is left out, in a sample's name
     "weizmann": r"(?:^|/)([a-z]+)_\w+$",

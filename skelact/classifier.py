@@ -15,7 +15,7 @@ from torch import nn
 from skelact.annotations import Annotation
 from skelact.calibration import UNKNOWN, energy_limit_of, scores_of, temperature_of, threshold_of
 from skelact.checkpoint import Checkpoint, load_checkpoint
-from skelact.clips import ClipSettings, check_keypoint, check_layout, prepare_clips, prepare_streams
+from skelact.clips import ClipSettings, check_layout, check_shape, prepare_clips, prepare_streams
 from skelact.errors import SkelactError
 from skelact.exported import is_exported, load_exported
 from skelact.files import sha256_of
@@ -243,7 +243,7 @@ class Classifier:
         """Refuse a pickle's sample of another layout or dimension; its name stands in the error."""
         for member in self.members:
             try:
-                check_keypoint(sample.keypoint, member.checkpoint.clips)
+                check_shape(sample.keypoint.shape, member.checkpoint.clips)
             except SkelactError as error:
                 raise SkelactError(f"{path}: sample {sample.frame_dir}: {member.name}: {error}") from None
 

@@ -125,7 +125,7 @@ def prepare_streams(
         streams: settings that differ in their stream only.
     """
     settings = streams[0]
-    check_keypoint(keypoint, settings)
+    check_shape(keypoint.shape, settings)
     keypoint, score = normalise(keypoint, keypoint_score, img_shape, settings)
     num_frames = keypoint.shape[1]
     if settings.sampling == "interpolate":
@@ -140,11 +140,6 @@ def prepare_streams(
             yield gather(stream_features(keypoint, score, stream), frame_inds, stream)
 
 
-def check_keypoint(keypoint: Array, settings: ClipSettings) -> None:
-    """Refuse keypoints that the network was not made for."""
-    check_shape(keypoint.shape, settings)
-
-
 def check_layout(told: str | None, settings: ClipSettings) -> None:
     """Refuse a dataset whose file tells another layout; one with as many joints would pass as the right one."""
     known = LAYOUTS.get(told or "")
@@ -157,7 +152,7 @@ def check_layout(told: str | None, settings: ClipSettings) -> None:
 
 
 def check_shape(shape: tuple[int, ...], settings: ClipSettings) -> None:
-    """``check_keypoint`` for keypoints of a shape."""
+    """Refuse keypoints of a shape (M, T, V, C) that the network was not made for."""
     V, C = settings.layout.num_joints, settings.dims
     if len(shape) != 4 or shape[2:] != (V, C):
         raise SkelactError(

@@ -121,8 +121,8 @@ def extract_poses(
 
     Args:
         sources: folders of videos, or videos.
-        out: the pickle. Beside it come ``OUT.report.csv`` and the work folder ``OUT.work``, from which the same call
-            goes on after a break.
+        out: the pickle. Beside ``FILE.pkl`` come ``FILE.report.csv`` and the work folder ``FILE.pkl.work``, from which
+            the same call goes on after a break.
         labels: CSV of path, label[, split], and, with a first row that names the columns, start_s and stop_s, in
             seconds, of each sample in a video that shows several things; else NTU RGB+D names or folders tell.
         exclude: text file with names of videos to leave out, one a line.

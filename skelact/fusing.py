@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from skelact.annotations import open_annotations
+from skelact.checkpoint import numbered_classes
 from skelact.classifier import checked_fusion_weights
 from skelact.dumps import ScoreDump, load_dump
 from skelact.errors import SkelactError
@@ -70,7 +71,7 @@ def fuse(
         )
     scores = [_as_scores(path, member.scores, softmax) for path, member in zip(paths, members, strict=False)]
     fused = np.average(scores, axis=0, weights=weights)
-    class_names = class_names or tuple(f"class_{k}" for k in range(fused.shape[1]))
+    class_names = class_names or numbered_classes(fused.shape[1])
     evaluation = Evaluation(
         scores=fused,
         labels=known.labels,

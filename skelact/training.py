@@ -39,13 +39,9 @@ from skelact.recipes import EPOCH_CLIPS, PUBLISHED_BATCH_SIZE, TrainSettings
 from skelact.run_folder import LOG_FIELDS, RunFolder, load_state
 from skelact.skeleton import NTU, Layout, as_layout, load_layout
 from skelact.structures import Array
-from skelact.weights import ResolvedModel, resolve
+from skelact.weights import FOUR_STREAM, TWO_STREAM, ResolvedModel, resolve
 
 logger = logging.getLogger("skelact")
-
-# Scores of the streams are fused with these weights, as published.
-TWO_STREAM = {"joint": 1.0, "bone": 1.0}
-FOUR_STREAM = {"joint": 2.0, "joint-motion": 1.0, "bone": 2.0, "bone-motion": 1.0}
 
 
 @dataclass(frozen=True)

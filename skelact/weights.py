@@ -137,8 +137,9 @@ def _ntu60_fused(dims: str, name: str, weights: dict[str, float], top1: float) -
 
 
 _JOINT_2D_SHA256 = "86e1e77a7b27dd53c6ccc1600a4cc3c321ec8e04d17f25a41fbbb7896026945a"
-_TWO_STREAM = {"joint": 1.0, "bone": 1.0}
-_FOUR_STREAM = {"joint": 2.0, "joint-motion": 1.0, "bone": 2.0, "bone-motion": 1.0}
+# Scores of the streams are fused with these weights, as published.
+TWO_STREAM = {"joint": 1.0, "bone": 1.0}
+FOUR_STREAM = {"joint": 2.0, "joint-motion": 1.0, "bone": 2.0, "bone-motion": 1.0}
 
 ZOO: dict[str, PublishedModel | FusedModel] = {
     model.name: model
@@ -147,14 +148,14 @@ ZOO: dict[str, PublishedModel | FusedModel] = {
         _ntu60("2d", "bone", "20221228", "cd11a691", 92.30),
         _ntu60("2d", "joint-motion", "20221228", "19a34aba", 87.30),
         _ntu60("2d", "bone-motion", "20221228", "c02a0749", 88.76),
-        _ntu60_fused("2d", "two-stream", _TWO_STREAM, 92.61),
-        _ntu60_fused("2d", "four-stream", _FOUR_STREAM, 92.77),
+        _ntu60_fused("2d", "two-stream", TWO_STREAM, 92.61),
+        _ntu60_fused("2d", "four-stream", FOUR_STREAM, 92.77),
         _ntu60("3d", "joint", "20221230", "4e455ce3", 89.14),
         _ntu60("3d", "bone", "20221230", "7f356072", 90.21),
         _ntu60("3d", "joint-motion", "20221230", "650de5cc", 86.67),
         _ntu60("3d", "bone-motion", "20221230", "b00440d2", 87.45),
-        _ntu60_fused("3d", "two-stream", _TWO_STREAM, 91.39),
-        _ntu60_fused("3d", "four-stream", _FOUR_STREAM, 91.87),
+        _ntu60_fused("3d", "two-stream", TWO_STREAM, 91.39),
+        _ntu60_fused("3d", "four-stream", FOUR_STREAM, 91.87),
     )
 }
 
