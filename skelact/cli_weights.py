@@ -49,8 +49,7 @@ def list_weights(json_path: str | None) -> None:
     from skelact.weights import YOLO26N_POSE, ZOO, cache_folder
     from skelact.writers import write_json
 
-    published = map(_describe, (*ZOO.values(), YOLO26N_POSE))
-    rows = [*map(_describe_shipped, shipped().values()), *published]
+    rows = [*map(_describe, (*shipped().values(), *ZOO.values(), YOLO26N_POSE))]
     if json_path is not None:
         write_json({"schema_version": SCHEMA_VERSION, "folder": str(cache_folder()), "models": rows}, json_path)
         return
@@ -155,44 +154,23 @@ def show_weights(name: str) -> None:
     click.echo(text)
 
 
-def _describe_shipped(model: ShippedModel) -> dict[str, Any]:
+def _describe(model: ShippedModel | PublishedModel | FusedModel) -> dict[str, Any]:
     """One row of the list, in JSON types."""
-    from skelact.shipped import shipped, shipped_path
-
-    members = model.streams or ((model.name, 1.0),)
-    paths, problem = [], None
-    for member, _ in members:
-        try:
-            paths.append(str(shipped_path(member)))
-        except SkelactError as error:
-            problem = str(error)
-    fusion = " + ".join(f"{weight:g} {shipped()[member].stream}" for member, weight in members)
-    return {
-        "name": model.name,
-        "stream": fusion if model.streams else model.stream or model.kind,
-        "layout": model.layout,
-        "num_classes": len(model.class_names),
-        "top1": None,
-        "source": "skelact",
-        "members": [{"name": member, "weight": weight, "url": None} for member, weight in members],
-        "shipped": True,
-        "cached": not problem,
-        "paths": paths,
-        "problem": problem,
-    }
-
-
-def _describe(model: PublishedModel | FusedModel) -> dict[str, Any]:
-    """One row of the list, in JSON types."""
+    from skelact.shipped import ShippedModel, shipped, shipped_path
     from skelact.weights import locate, streams
 
-    members = streams(model.name)
+    own = isinstance(model, ShippedModel)
+    members: list[tuple[Any, float]]
+    if isinstance(model, ShippedModel):
+        members = [(shipped()[name], weight) for name, weight in model.streams or ((model.name, 1.0),)]
+    else:
+        members = [*streams(model.name)]
     first = members[0][0]
     fusion = " + ".join(f"{weight:g} {member.stream}" for member, weight in members)
     paths, problem = [], None
     for member, _ in members:
         try:
-            paths.append(locate(member.name))
+            paths.append(shipped_path(member.name) if own else locate(member.name))
         except SkelactError as error:
             paths.append(None)
             problem = str(error)
@@ -201,10 +179,12 @@ def _describe(model: PublishedModel | FusedModel) -> dict[str, Any]:
         "stream": fusion if len(members) > 1 else first.stream or "pose",
         "layout": first.layout,
         "num_classes": len(first.class_names),
-        "top1": model.top1,
-        "source": model.source,
-        "members": [{"name": member.name, "weight": weight, "url": member.url} for member, weight in members],
-        "shipped": False,
+        "top1": getattr(model, "top1", None),
+        "source": getattr(model, "source", "skelact"),
+        "members": [
+            {"name": member.name, "weight": weight, "url": getattr(member, "url", None)} for member, weight in members
+        ],
+        "shipped": own,
         "cached": None not in paths,
         "paths": [str(path) for path in paths if path],
         "problem": problem,
