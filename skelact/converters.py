@@ -21,7 +21,15 @@ import numpy as np
 from tqdm import tqdm
 
 import skelact
-from skelact.annotations import PICKLE_SUFFIXES, Annotation, AnnotationSet, load_annotations, save_annotations
+from skelact.annotations import (
+    MAX_FPS,
+    MIN_FPS,
+    PICKLE_SUFFIXES,
+    Annotation,
+    AnnotationSet,
+    load_annotations,
+    save_annotations,
+)
 from skelact.cutting import cut_into_windows
 from skelact.errors import SkelactError
 from skelact.files import check_writable
@@ -140,6 +148,8 @@ def convert(
         raise SkelactError(f"layout {to_layout!r}: expected one of {', '.join(TARGET_LAYOUTS)}")
     if source_format is not None and source_format not in FORMATS:
         raise SkelactError(f"format {source_format!r}: expected one of {_understood()}")
+    if fps is not None and not MIN_FPS <= fps <= MAX_FPS:
+        raise SkelactError(f"fps: expected a number of {MIN_FPS:g} to {MAX_FPS:g}, found {fps:g}")
     paths = [_existing(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     source_format = source_format or detect_format(paths)
     dataset, jobs = _jobs(paths, source_format, _Options(img_shape, fps))
