@@ -535,6 +535,8 @@ def predict(
         settings = replace(settings, pose_model=chosen, pose_model_chosen=why)
         predictor.settings = settings
 
+    models = predictor.classifier.describe()  # once: it reads their files
+
     def summary(results: Iterable[SourceResult]) -> PredictionSet:
         told = {
             "pose_model": str(pose_model),
@@ -548,12 +550,10 @@ def predict(
             "timeline": {key: value for key, value in asdict(predictor.timeline).items() if key != "unknown_below"},
             "regions": [region.corners for region in settings.regions],
         }
-        return PredictionSet(
-            tuple(results), predictor.classifier.scored_names, predictor.classifier.describe(), told, versions()
-        )
+        return PredictionSet(tuple(results), predictor.classifier.scored_names, models, told, versions())
 
     jsons = _output_paths(found, named, json_dir, ".json", into_folder=True)
-    keys = [_result_key(path, settings, predictor.classifier) if json_dir else "" for path in found]
+    keys = _result_keys(found, settings, models) if json_dir else [""] * len(found)
     before = [
         answers_before(path, key, own) if path and key else None
         for path, key, own in zip(jsons, keys, outputs, strict=True)
@@ -610,19 +610,21 @@ def _predictor(settings: PredictSettings) -> Predictor:
     return Predictor(settings, progress=False)
 
 
-def _result_key(path: Path, settings: PredictSettings, classifier: Classifier) -> str:
-    """Changes with the source's file, the settings and the networks."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return ""
+def _result_keys(paths: Sequence[Path], settings: PredictSettings, models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each changes with the source's file, the settings and the networks; empty where there is no such file."""
     pose_model = Path(settings.pose_model)
-    models = [member["sha256"] for member in classifier.describe()] + (
-        [sha256_of(pose_model)] if pose_model.exists() else []
-    )
-    same = replace(settings, pose_model_chosen=None, tracker=tracker_key(settings.tracker))
-    parts = [str(same), models, skelact.__version__, stat.st_size, stat.st_mtime_ns]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    networks = [model["sha256"] for model in models] + ([sha256_of(pose_model)] if pose_model.exists() else [])
+    same = str(replace(settings, pose_model_chosen=None, tracker=tracker_key(settings.tracker)))
+
+    def key(path: Path) -> str:
+        try:
+            stat = path.stat()
+        except OSError:
+            return ""
+        parts = [same, networks, skelact.__version__, stat.st_size, stat.st_mtime_ns]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+    return [key(path) for path in paths]
 
 
 def _checked_stride(stride: int | str) -> int | str:
