@@ -230,12 +230,14 @@ def answers_before(path: Path, key: str, outputs: Mapping[str, Path]) -> list[So
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["key"] != key:
             return None
-        written = path.stat().st_mtime_ns
+        results, written = content["results"], path.stat().st_mtime_ns
         for kind, out in outputs.items():
-            if content["outputs"].get(kind) != str(out.absolute()) or out.stat().st_mtime_ns > written:
+            files = [out] if len(results) == 1 else [*out.with_suffix("").iterdir()]  # of several samples, one each
+            is_whole = len(files) >= len(results) and max(file.stat().st_mtime_ns for file in files) <= written
+            if content["outputs"].get(kind) != str(out.absolute()) or not is_whole:
                 return None
         class_names = tuple(content["class_names"])
-        return [_result_before(result, class_names) for result in content["results"]]
+        return [_result_before(result, class_names) for result in results]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

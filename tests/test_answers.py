@@ -267,16 +267,18 @@ def test_each_source_has_its_subtitles_annotations_and_video(outputs: tuple[Path
 
 
 def test_a_source_whose_subtitles_are_gone_is_done_again(films: dict[str, Film], model: Path, tmp_path: Path) -> None:
-    def run() -> list[SourceResult]:
+    def run(source: Path, num_samples: int) -> int:
         done: list[SourceResult] = []
         options: dict[str, Any] = {"json_dir": tmp_path, "srt": tmp_path / "a.srt", "clips": 1, "progress": False}
-        answers = predict(films["short"].path, model, **options, on_result=done.append)
-        assert len(answers.results) == 1, "with what was answered before"
-        return done
+        answers = predict(source, model, **options, on_result=done.append)
+        assert len(answers.results) == num_samples, "with what was answered before"
+        return len(done)
 
-    assert (len(run()), len(run())) == (1, 0)
-    (tmp_path / "a.srt").unlink()
-    assert (len(run()), len(run())) == (1, 0)
+    two = pickled(tmp_path / "two.pkl", annotation("a"), annotation("b"))
+    for source, num_samples, gone in ((films["short"].path, 1, "a.srt"), (two, 2, "a/0001_b.srt")):
+        assert (run(source, num_samples), run(source, num_samples)) == (num_samples, 0)
+        (tmp_path / gone).unlink()
+        assert (run(source, num_samples), run(source, num_samples)) == (num_samples, 0)
 
 
 def test_two_outputs_cannot_be_one_file(films: dict[str, Film], tmp_path: Path) -> None:
