@@ -128,31 +128,36 @@ def load_checkpoint(
     path, layout = Path(path), as_layout(layout)
     if not path.is_file():
         raise SkelactError(f"{path}: no such checkpoint file")
-    if is_safetensors(path):
-        checkpoint = _load_own(path)
-        clips = checkpoint.clips
-        if stream and stream != clips.stream:
-            raise SkelactError(f"{path}: was trained on stream {clips.stream!r}, cannot be used on {stream!r}")
-        if layout:
-            clips = replace(clips, layout=_checked_layout(path, layout, checkpoint.model.num_joints))
-        model = checkpoint.model
-        if strides:
-            model = replace(model, strides=_checked_strides(path, strides, len(model.channels)))
-        checkpoint = replace(checkpoint, clips=clips, model=model)
-    else:
-        checkpoint = _from_foreign(path, stream, layout, strides, untold_stream)
-    if class_names:
-        checkpoint = replace(checkpoint, class_names=class_names)
-    if len(checkpoint.class_names) != checkpoint.model.num_classes:
-        raise SkelactError(
-            f"{path}: expected {checkpoint.model.num_classes} class names, one an output, "
-            f"found {len(checkpoint.class_names)}"
-        )
+    own = is_safetensors(path)
+    checkpoint = _load_own(path) if own else _from_foreign(path, stream, layout, strides, untold_stream)
+    checkpoint = as_told(path, checkpoint, stream, layout, class_names)
+    if strides:
+        model = replace(checkpoint.model, strides=_checked_strides(path, strides, len(checkpoint.model.channels)))
+        checkpoint = replace(checkpoint, model=model)
     try:
         checkpoint.build()
     except (RuntimeError, TypeError, IndexError) as error:  # the last two from damaged settings
         raise SkelactError(f"{path}: expected ST-GCN++ weights, found others: {_first_line(error)}") from None
     return checkpoint
+
+
+def as_told(
+    path: Path, checkpoint: Checkpoint, stream: str | None, layout: Layout | None, class_names: tuple[str, ...] | None
+) -> Checkpoint:
+    """A checkpoint with what the user tells of it, as far as they do.
+
+    Raises:
+        SkelactError: it is for another stream, or the layout or the class names don't fit it.
+    """
+    clips = checkpoint.clips
+    if stream and stream != clips.stream:
+        raise SkelactError(f"{path}: was trained on stream {clips.stream!r}, cannot be used on {stream!r}")
+    if layout:
+        clips = replace(clips, layout=_checked_layout(path, layout, checkpoint.model.num_joints))
+    names, expected = class_names or checkpoint.class_names, checkpoint.model.num_classes
+    if len(names) != expected:
+        raise SkelactError(f"{path}: expected {expected} class names, one an output, found {len(names)}")
+    return replace(checkpoint, clips=clips, class_names=names)
 
 
 # --- ours --------------------------------------------------------------------------------------------------------

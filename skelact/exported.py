@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skelact.checkpoint import Checkpoint, checkpoint_of
+from skelact.checkpoint import Checkpoint, as_told, checkpoint_of
 from skelact.errors import SkelactError
 from skelact.model import STGCNPP
 from skelact.skeleton import Layout
@@ -99,17 +99,7 @@ def load_exported(
         ) from None
     except Exception as error:  # the runtimes have errors of their own
         raise _damaged(path, error) from None
-    settings = _read_settings(path, metadata)
-    if stream and stream != settings.clips.stream:
-        raise SkelactError(f"{path}: was trained on stream {settings.clips.stream!r}, cannot be used on {stream!r}")
-    if layout:
-        settings = replace(settings, clips=replace(settings.clips, layout=layout))
-    settings = replace(settings, class_names=class_names or settings.class_names)
-    if len(settings.class_names) != settings.model.num_classes:
-        raise SkelactError(
-            f"{path}: expected {settings.model.num_classes} class names, one an output, "
-            f"found {len(settings.class_names)}"
-        )
+    settings = as_told(path, _read_settings(path, metadata), stream, layout, class_names)
     network = ExportedNetwork(run)
     _check_answer(path, settings, network)
     return ExportedCheckpoint(**{**vars(settings), "network": network})
