@@ -46,19 +46,19 @@ def list_weights(json_path: str | None) -> None:
         skelact weights list --json -
     """
     from skelact.shipped import shipped
-    from skelact.weights import YOLO26N_POSE, ZOO, cache_folder
+    from skelact.weights import YOLO26N_POSE, ZOO, weights_folder
     from skelact.writers import write_json
 
     rows = [*map(_describe, (*shipped().values(), *ZOO.values(), YOLO26N_POSE))]
     if json_path is not None:
-        write_json({"schema_version": SCHEMA_VERSION, "folder": str(cache_folder()), "models": rows}, json_path)
+        write_json({"schema_version": SCHEMA_VERSION, "folder": str(weights_folder()), "models": rows}, json_path)
         return
     click.echo(f"{'NAME':<22} {'LAYOUT':<9} {'TOP-1':>6}  {'HERE':<7} STREAM")
     for row in rows:
         here = "wrong" if row["problem"] else "ships" if row["shipped"] else "yes" if row["cached"] else "no"
         top1 = "" if row["top1"] is None else f"{row['top1']:.2f}"
         click.echo(f"{row['name']:<22} {row['layout']:<9} {top1:>6}  {here:<7} {row['stream']}")
-    click.echo(f"folder: {cache_folder()}", err=True)
+    click.echo(f"folder: {weights_folder()}", err=True)
     for problem in dict.fromkeys(row["problem"] for row in rows if row["problem"]):
         click.echo(problem, err=True)
 

@@ -15,15 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from skelact import files
 from skelact.backends import BACKENDS, PRECISIONS, Detections, OpenVinoNetwork, exported, has_openvino, quantised
 from skelact.errors import SkelactError
-from skelact.files import sha256_of
+from skelact.files import cache_folder, sha256_of
 from skelact.shipped import shipped, shipped_path
 from skelact.skeleton import COCO
 from skelact.structures import Array, Frame, FramePoses
 from skelact.video import read_ahead
-from skelact.weights import YOLO26N_POSE, cache_folder, fetch_patiently, is_whole, offline, yolo_pose
+from skelact.weights import YOLO26N_POSE, fetch_patiently, is_whole, offline, weights_folder, yolo_pose
 from skelact.yolo import load_ultralytics
 
 logger = logging.getLogger("skelact")
@@ -76,7 +75,7 @@ def choose_pose_model(name: str | Path) -> tuple[str, str | None]:
 def _automatic() -> tuple[str, str]:
     if is_whole(YOLO26N_POSE, Path(YOLO26N_POSE.name)):  # as ultralytics would take it
         return YOLO26N_POSE.name, "the weights lie in the working folder"
-    if is_whole(YOLO26N_POSE, cache_folder() / YOLO26N_POSE.file_name):
+    if is_whole(YOLO26N_POSE, weights_folder() / YOLO26N_POSE.file_name):
         return YOLO26N_POSE.name, "the published weights are in the cache"
     try:
         fetch_patiently(YOLO26N_POSE)
@@ -327,7 +326,7 @@ def _load(
             "pose model %s: OpenVINO does not take it (%s); PyTorch does. Without %s it is exported anew",
             name,
             reason,
-            files.cache_folder() / "openvino",
+            cache_folder() / "openvino",
         )
     return yolo
 
@@ -377,7 +376,7 @@ def _find(name: str) -> str:
             raise SkelactError(f"pose model {name}: names actions and finds no poses; give it as --model")
         return str(shipped_path(name))
     if file_name in GITHUB_ASSETS_NAMES:
-        cached = cache_folder() / file_name
+        cached = weights_folder() / file_name
         if os.path.exists(cached):  # Path.exists() raises where the folder can't be read
             return str(cached)
         if "pose" not in file_name:
@@ -412,12 +411,12 @@ def _told_clearly(name: str) -> Any:
     except PermissionError as error:
         raise SkelactError(
             f"pose model {name}: no permission to read or write {error.filename}; a published model is kept in "
-            f"{cache_folder()}, or in the folder that the environment variable SKELACT_WEIGHTS names"
+            f"{weights_folder()}, or in the folder that the environment variable SKELACT_WEIGHTS names"
         ) from error
     except (ConnectionError, TimeoutError) as error:
         raise SkelactError(
             f"pose model {name}: not found here and cannot be downloaded; put the file from "
-            f"https://github.com/ultralytics/assets/releases into {cache_folder()} or give --pose-model a path"
+            f"https://github.com/ultralytics/assets/releases into {weights_folder()} or give --pose-model a path"
         ) from error
     except Exception as error:  # ultralytics and its backends raise nearly anything on a file that is not theirs
         reason = " ".join(str(error).split())

@@ -182,7 +182,7 @@ def offline() -> bool:
     return os.environ.get("SKELACT_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "n", "off")
 
 
-def cache_folder() -> Path:
+def weights_folder() -> Path:
     """Where downloads are kept: ``$SKELACT_WEIGHTS``, or a folder in the user's cache."""
     chosen = os.environ.get("SKELACT_WEIGHTS")
     folder = Path(chosen) if chosen else user_cache() / "weights"
@@ -208,7 +208,7 @@ def locate(name: str) -> Path | None:
         SkelactError: the zoo has no such name, it is a fused one, or another file lies in its place.
     """
     model = _published(name)
-    path = cache_folder() / model.file_name
+    path = weights_folder() / model.file_name
     try:
         found = sha256_of(path)
     except FileNotFoundError:
@@ -244,7 +244,7 @@ def fetch(name: str, progress: bool = True) -> Path:
         return path
     if offline():
         raise _no_download(model, "offline")
-    path = cache_folder() / model.file_name
+    path = weights_folder() / model.file_name
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -271,7 +271,7 @@ def fetch_patiently(model: PublishedModel, progress: bool = True) -> Path:
     """
     if offline():
         raise _no_download(model, "offline")
-    path, since = cache_folder() / model.file_name, time.monotonic()
+    path, since = weights_folder() / model.file_name, time.monotonic()
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -496,7 +496,7 @@ def _reason(error: Exception) -> str:
 
 
 def _no_download(model: PublishedModel, reason: object) -> SkelactError:
-    folder = cache_folder()
+    folder = weights_folder()
     single = [entry for entry in ZOO.values() if isinstance(entry, PublishedModel)]
     here = [entry.name for entry in single if os.path.isfile(folder / entry.file_name)]
     again = "allow the network" if offline() else "try again to go on"

@@ -22,7 +22,7 @@ from skelact.errors import SkelactError
 from skelact.files import sha256_of
 from skelact.pose import PoseModel, choose_device, single_bodies
 from skelact.structures import Array, Frame
-from skelact.weights import cache_folder
+from skelact.weights import weights_folder
 from skelact.yolo import load_ultralytics
 
 MakeModel = Callable[..., Path]
@@ -235,10 +235,10 @@ def test_a_published_model_without_a_network(no_network: list[object], tmp_path:
 def test_a_published_model_put_into_the_cache_by_hand(
     no_network: list[object], tmp_path: Path, untrained: MakeModel
 ) -> None:
-    cache_folder().mkdir()
-    shutil.copy(untrained(), cache_folder() / "yolo26n-pose.pt")
+    weights_folder().mkdir()
+    shutil.copy(untrained(), weights_folder() / "yolo26n-pose.pt")
     model = PoseModel("yolo26n-pose", "cpu")
-    assert model.provenance["pose_model_sha256"] == sha256_of(cache_folder() / "yolo26n-pose.pt")
+    assert model.provenance["pose_model_sha256"] == sha256_of(weights_folder() / "yolo26n-pose.pt")
     assert no_network == [], "a model that is here is not asked for"
 
 

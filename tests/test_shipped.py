@@ -23,7 +23,7 @@ from skelact.errors import SkelactError
 from skelact.files import sha256_of
 from skelact.pose import choose_pose_model
 from skelact.tracking import Tracker
-from skelact.weights import YOLO26N_POSE, cache_folder, fetch, offline, resolve
+from skelact.weights import YOLO26N_POSE, fetch, offline, resolve, weights_folder
 
 
 def archive(content: bytes) -> bytes:
@@ -132,7 +132,7 @@ def test_a_pose_model_is_no_classifier_and_the_other_way_round() -> None:
 def test_the_published_pose_model_is_taken_where_it_can_be_had(publisher: list[str]) -> None:
     name, why = choose_pose_model("auto")
     assert (name, why) == ("yolo26n-pose.pt", "the published weights were downloaded")
-    assert (cache_folder() / "yolo26n-pose.pt").read_bytes() == PUBLISHED
+    assert (weights_folder() / "yolo26n-pose.pt").read_bytes() == PUBLISHED
     assert choose_pose_model("auto") == ("yolo26n-pose.pt", "the published weights are in the cache")
 
 
@@ -142,14 +142,14 @@ def test_what_is_not_whole_is_not_kept(publisher: list[str], manner: str) -> Non
     name, why = choose_pose_model("auto")
     assert name == "skelact-pose"
     assert "the content is not what was published" in str(why)
-    assert not list(cache_folder().glob("*.pt*part")) + list(cache_folder().glob("*.pt"))
+    assert not list(weights_folder().glob("*.pt*part")) + list(weights_folder().glob("*.pt"))
     publisher[0] = "serve"
     assert choose_pose_model("auto")[0] == "yolo26n-pose.pt"
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_anew(publisher: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     choose_pose_model("auto")
-    path = cache_folder() / "yolo26n-pose.pt"
+    path = weights_folder() / "yolo26n-pose.pt"
     path.write_bytes(JUNK)
     with monkeypatch.context() as context:
         context.setenv("SKELACT_OFFLINE", "1")
@@ -159,8 +159,8 @@ def test_a_damaged_file_in_the_cache_is_fetched_anew(publisher: list[str], monke
 
 
 def test_damage_within_a_file_is_found_and_the_rest_of_another_is_not_gone_on_with(publisher: list[str]) -> None:
-    cache_folder().mkdir(parents=True)
-    path = cache_folder() / "yolo26n-pose.pt"
+    weights_folder().mkdir(parents=True)
+    path = weights_folder() / "yolo26n-pose.pt"
     path.write_bytes(PUBLISHED[:2000] + bytes(2000) + PUBLISHED[4000:])
     path.with_name("yolo26n-pose.pt.part").write_bytes(JUNK)
     assert choose_pose_model("auto") == ("yolo26n-pose.pt", "the published weights were downloaded")
@@ -180,13 +180,13 @@ def test_a_cache_that_cannot_be_read_is_no_reason_to_stop(monkeypatch: pytest.Mo
 def test_a_pose_model_that_is_named_comes_from_the_mirror_and_is_kept(publisher: list[str]) -> None:
     with pytest.raises(SkelactError, match=r"yolo11n-pose \(.*yolo11n-pose.pt\): expected a YOLO"):  # no real weights
         skelact.pose.PoseModel("yolo11n-pose")
-    assert (cache_folder() / "yolo11n-pose.pt").read_bytes() == PUBLISHED
+    assert (weights_folder() / "yolo11n-pose.pt").read_bytes() == PUBLISHED
 
 
 def test_the_published_pose_model_can_be_fetched_ahead(publisher: list[str]) -> None:
     runner = CliRunner()
     assert runner.invoke(main, ["weights", "fetch", "yolo26n-pose.pt"]).exit_code == 0
-    path = cache_folder() / "yolo26n-pose.pt"
+    path = weights_folder() / "yolo26n-pose.pt"
     assert runner.invoke(main, ["weights", "path", "yolo26n-pose.pt"]).stdout == f"{path}\n"
     assert "a pose model" in runner.invoke(main, ["weights", "show", "yolo26n-pose.pt"]).stdout
     with pytest.raises(SkelactError, match="give it as --pose-model"):
@@ -197,8 +197,8 @@ def test_the_published_pose_model_can_be_fetched_ahead(publisher: list[str]) -> 
 
 
 def test_two_programs_do_not_write_one_file(publisher: list[str]) -> None:
-    cache_folder().mkdir(parents=True)
-    with FileLock(cache_folder() / "yolo26n-pose.pt.lock"):
+    weights_folder().mkdir(parents=True)
+    with FileLock(weights_folder() / "yolo26n-pose.pt.lock"):
         name, why = choose_pose_model("auto")
     assert name == "skelact-pose"
     assert "another program is at it" in str(why)
@@ -221,7 +221,7 @@ def test_a_network_that_hangs_costs_its_patience_and_no_more(publisher: list[str
     assert name == "skelact-pose"
     assert why is not None
     assert "nothing came for 0.5 s" in why
-    assert not (cache_folder() / "yolo26n-pose.pt").exists()
+    assert not (weights_folder() / "yolo26n-pose.pt").exists()
 
 
 def test_a_server_that_accepts_and_never_answers_costs_no_more_either(monkeypatch: pytest.MonkeyPatch) -> None:

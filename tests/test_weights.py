@@ -201,11 +201,11 @@ def test_the_zoo_is_the_results_page() -> None:
 
 def test_the_cache_is_the_users_unless_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKELACT_WEIGHTS", "~/models")
-    assert zoo.cache_folder() == Path.home() / "models"
+    assert zoo.weights_folder() == Path.home() / "models"
     monkeypatch.delenv("SKELACT_WEIGHTS")
-    assert zoo.cache_folder().is_absolute()
-    assert zoo.cache_folder().parts[-1] == "weights"
-    assert "skelact" in zoo.cache_folder().parts
+    assert zoo.weights_folder().is_absolute()
+    assert zoo.weights_folder().parts[-1] == "weights"
+    assert "skelact" in zoo.weights_folder().parts
 
 
 def test_a_file_put_there_by_hand_is_taken(publisher: Publisher, cache: Path) -> None:
