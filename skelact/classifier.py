@@ -71,7 +71,7 @@ class Classifier:
         models: zoo names or checkpoint paths.
         fusion_weights: one for each model; the published ones by default within a fused zoo name, else equal.
         stream, layout, class_names: as for ``load_checkpoint``.
-        classes: score only these, by name.
+        classes: score only these, by name; a text is one of them.
         device: None chooses.
         progress: show downloads.
 
@@ -86,7 +86,7 @@ class Classifier:
         stream: str | None = None,
         layout: Layout | str | Path | None = None,
         class_names: tuple[str, ...] | None = None,
-        classes: Sequence[str] | None = None,
+        classes: str | Sequence[str] | None = None,
         device: str | None = None,
         progress: bool = True,
     ) -> None:
@@ -379,9 +379,11 @@ def inspect_checkpoint(
     return reports
 
 
-def _class_indices(class_names: tuple[str, ...], classes: Sequence[str] | None) -> list[int]:
+def _class_indices(class_names: tuple[str, ...], classes: str | Sequence[str] | None) -> list[int]:
     if not classes:
         return list(range(len(class_names)))
+    if isinstance(classes, str):
+        classes = [classes]
     indices = {name: find_class(name, class_names) for name in classes}
     for name, index in indices.items():
         if index is None:

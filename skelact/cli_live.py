@@ -88,6 +88,8 @@ def live(
         skelact live 0 --show
         skelact live rtsp://camera/stream --serve 127.0.0.1:8000
     """
+    if token and not serve:
+        raise click.UsageError("--token is of the page that --serve HOST:PORT makes")
     if (
         show
         and sys.platform.startswith("linux")

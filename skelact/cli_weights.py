@@ -79,7 +79,10 @@ def fetch_weights(names: tuple[str, ...], quiet: bool) -> None:
     from skelact.shipped import shipped
     from skelact.weights import ZOO, fetch, streams
 
-    asked = [name for name in names if name != "all" and name not in shipped()]  # those are here
+    if not quiet:
+        for name in sorted(shipped().keys() & set(names)):
+            click.echo(f"{name}: ships with skelact, nothing to fetch", err=True)
+    asked = [name for name in names if name != "all" and name not in shipped()]
     chosen = [*(ZOO if "all" in names else ()), *asked]
     wanted = list(dict.fromkeys(model.name for name in chosen for model, _ in streams(name)))
     failed = {}

@@ -82,10 +82,16 @@ def film_cuts(keypoint: Array, known: Array, fps: float) -> list[int]:
 
 
 def _part(sample: Annotation, start: int, stop: int) -> Annotation:
-    score = sample.keypoint_score
+    """Frames of a sample; what else it holds of each frame is left out."""
+    score, num_frames = sample.keypoint_score, sample.keypoint.shape[1]
     return replace(
         sample,
         frame_dir=f"{sample.frame_dir}@{start}",
         keypoint=sample.keypoint[:, start:stop],
         keypoint_score=None if score is None else score[:, start:stop],
+        extra={
+            key: value
+            for key, value in sample.extra.items()
+            if not (isinstance(value, np.ndarray) and num_frames in value.shape[:2])
+        },
     )

@@ -303,7 +303,7 @@ def live(
     stream: str | None = None,
     layout: Layout | str | Path | None = None,
     class_names: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     unknown_below: float | str | None = "auto",
     window_s: float | Sequence[float] | None = None,
     step_s: float = STEP_S,

@@ -831,6 +831,14 @@ def test_long_samples_are_cut_into_windows(tmp_path: Path) -> None:
     assert {sample.label for sample in cut.annotations} == {0}
 
 
+def test_windows_leave_out_what_the_sample_says_of_each_frame(tmp_path: Path) -> None:
+    told = {"frame_inds": np.arange(120), "bbox": np.zeros((1, 120, 4)), "camera": np.eye(3)}
+    source = tmp_path / "long.pkl"
+    save_annotations(AnnotationSet([long_sample("walk", 120, **told)], {}, ("move",), "coco"), source)
+    cut = converted(tmp_path, source, "--window", 1)
+    assert all(told.keys() & sample.extra.keys() == {"camera"} for sample in cut.annotations)
+
+
 def test_windows_in_which_nobody_is_are_left_out(tmp_path: Path) -> None:
     samples = [long_sample("late", 120, seen=slice(60, 120)), long_sample("nobody", 60, seen=slice(0))]
     source = tmp_path / "long.pkl"

@@ -303,6 +303,11 @@ def test_without_a_screen_there_is_no_window(classifier: Path, monkeypatch: pyte
     assert "expected a screen, found none" in result.stderr
 
 
+def test_a_token_without_a_page_is_wrong_usage() -> None:
+    result = CliRunner().invoke(main, ["live", "0", "--token", "secret"])
+    assert (result.exit_code, "--serve HOST:PORT" in result.stderr) == (2, True)
+
+
 def test_ctrl_c_ends_what_goes_on(camera: HttpStream, classifier: Path, tmp_path: Path) -> None:
     """In a process of its own, as signals are a process's; what it does when they come is the command's."""
     program = tmp_path / "program.py"

@@ -183,6 +183,11 @@ def test_a_pose_model_that_is_named_comes_from_the_mirror_and_is_kept(publisher:
     assert (weights_folder() / "yolo11n-pose.pt").read_bytes() == PUBLISHED
 
 
+def test_what_ships_need_not_be_fetched() -> None:
+    result = CliRunner().invoke(main, ["weights", "fetch", "tiny"])
+    assert (result.exit_code, result.stderr) == (0, "tiny: ships with skelact, nothing to fetch\n")
+
+
 def test_the_published_pose_model_can_be_fetched_ahead(publisher: list[str]) -> None:
     runner = CliRunner()
     assert runner.invoke(main, ["weights", "fetch", "yolo26n-pose.pt"]).exit_code == 0
