@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 
 from skelact.annotations import open_annotations
 from skelact.dataset import batches
+from skelact.devices import choose_device
 from skelact.model import STGCNPP
-from skelact.pose import choose_device
 from skelact.recipes import RECIPES
 from skelact.training import EpochSampler, prepare
 

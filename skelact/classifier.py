@@ -16,12 +16,12 @@ from skelact.annotations import Annotation
 from skelact.calibration import UNKNOWN, energy_limit_of, scores_of, temperature_of, threshold_of
 from skelact.checkpoint import Checkpoint, load_checkpoint
 from skelact.clips import ClipSettings, check_layout, check_shape, prepare_clips, prepare_streams
+from skelact.devices import choose_device
 from skelact.errors import SkelactError
 from skelact.exported import is_exported, load_exported
 from skelact.files import sha256_of
 from skelact.folded import fold
 from skelact.model import STGCNPP, count_operations, count_parameters
-from skelact.pose import choose_device
 from skelact.shipped import DEFAULT_MODEL
 from skelact.skeleton import COCO, Layout, as_layout
 from skelact.structures import Array, PoseSequence

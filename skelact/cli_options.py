@@ -82,7 +82,7 @@ clean = click.option(
     default=None,
     help="Take outliers and jitter out of poses. Default: of those from videos, not of those in pickles.",
 )
-device = click.option("--device", metavar="DEVICE", help="cuda, cuda:1, mps or cpu. Default: chosen.")
+device = click.option("--device", metavar="DEVICE", help="cuda, cuda:1, 1, mps or cpu. Default: chosen.")
 engine = click.option(
     "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to work."
 )

@@ -22,12 +22,13 @@ import skelact
 from skelact.annotations import PICKLE_SUFFIXES, Annotation, AnnotationSet, save_annotations
 from skelact.cleaning import Cleaning
 from skelact.clips import regular, tracks_keypoint
+from skelact.devices import choose_device
 from skelact.errors import SkelactError
 from skelact.files import atomic_path, check_writable, read_names
 from skelact.labelling import Clip, Labels, find_clips, groups_of, label_clips, make_split
 from skelact.persons import main_persons
 from skelact.pipeline import DEFAULT_POSE_MODEL, estimate_poses
-from skelact.pose import PoseModel, choose_device, choose_pose_model
+from skelact.pose import PoseModel, choose_pose_model
 from skelact.runner import Lost, default_workers, run_tasks
 from skelact.skeleton import COCO
 from skelact.structures import PoseSequence, Track, VideoInfo

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from skelact.pose import choose_device
+from skelact.devices import choose_device
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from skelact.backends import BACKENDS, PRECISIONS, Detections, OpenVinoNetwork, exported, has_openvino, quantised
+from skelact.devices import choose_device
 from skelact.errors import SkelactError
 from skelact.files import cache_folder, sha256_of
 from skelact.shipped import shipped, shipped_path
@@ -36,28 +37,6 @@ CUDA_BATCH = 16  # frames at a time on a GPU
 # Two detections are one body if their joints are so near, in heights: in the mean or, where a limb differs, the median.
 SAME_BODY, SAME_JOINTS = 0.05, 0.02
 REMOTE = ("http://", "https://", "rtsp://", "grpc://", "ul://")
-
-
-def choose_device(device: str | None = None) -> str:
-    """``cuda``, ``mps`` or ``cpu``, whichever is there and fastest; a device that is named must be there.
-
-    Raises:
-        SkelactError: the device is unknown or not available.
-    """
-    import torch
-
-    if device is None or device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise SkelactError(
-            f"device {device!r} cannot be used here ({reason}); leave --device out to have one chosen"
-        ) from None
-    return device
 
 
 def choose_pose_model(name: str | Path) -> tuple[str, str | None]:

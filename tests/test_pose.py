@@ -20,7 +20,7 @@ from stand_ins import Hostile, untrained_yolo
 from skelact.backends import IOU, surest
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
-from skelact.pose import PoseModel, choose_device, single_bodies
+from skelact.pose import PoseModel, single_bodies
 from skelact.structures import Array, Frame
 from skelact.weights import weights_folder
 from skelact.yolo import load_ultralytics
@@ -240,20 +240,6 @@ def test_a_published_model_put_into_the_cache_by_hand(
     model = PoseModel("yolo26n-pose", "cpu")
     assert model.provenance["pose_model_sha256"] == sha256_of(weights_folder() / "yolo26n-pose.pt")
     assert no_network == [], "a model that is here is not asked for"
-
-
-# --- devices -----------------------------------------------------------------------------------------------------
-
-
-def test_a_device_is_chosen() -> None:
-    assert choose_device() == choose_device("auto") in ("cuda", "mps", "cpu")
-    assert choose_device("cpu") == "cpu"
-
-
-@pytest.mark.parametrize("device", ["cuda:99", "quantum", "cpu:x", ""])
-def test_a_device_that_is_not_there(device: str) -> None:
-    with pytest.raises(SkelactError, match=rf"device '{device}' cannot be used here \(.+\); leave --device out"):
-        choose_device(device)
 
 
 # --- what a network suggests --------------------------------------------------------------------------------------

@@ -1,0 +1,50 @@
+"""Where networks run: the device, and which 16-bit floats it computes in."""
+
+from __future__ import annotations
+
+import logging
+
+from skelact.errors import SkelactError
+
+logger = logging.getLogger("skelact")
+
+
+def choose_device(device: str | None = None) -> str:
+    """``cuda:0``, ``mps`` or ``cpu``, whichever is there and fastest; a device that is named must be there.
+
+    ``cuda`` is the current CUDA device, told by its number: ultralytics would take it for the first one. A number alone
+    is that GPU, as ultralytics has it. A GPU that was not named and does not work, such as one that is too old for this
+    build of torch, is left alone.
+
+    Raises:
+        SkelactError: the device is unknown or not available.
+    """
+    import torch
+
+    if device is not None and device != "auto":
+        name = f"cuda:{device}" if str(device).isdecimal() else device
+        try:
+            return _tried(name)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise SkelactError(
+                f"device {device!r} cannot be used here ({_reason(error)}); leave --device out to have one chosen"
+            ) from None
+    if torch.cuda.is_available():
+        try:
+            return _tried("cuda")
+        except (RuntimeError, AssertionError) as error:
+            logger.warning("the GPU cannot be used (%s); working on the CPU", _reason(error))
+            return "cpu"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _tried(device: str) -> str:
+    """The device, after it has added two numbers: that there is memory on it does not mean that its kernels run."""
+    import torch
+
+    torch.zeros(1, device=device).add(1).item()
+    return f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,63 @@
+"""Devices: which one is taken. There need be no GPU: where a test wants one, torch says that it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from skelact.devices import choose_device
+from skelact.errors import SkelactError
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretends that there are GPUs, whose tensors are on the CPU."""
+
+    def pretend(current: int = 0, count: int = 2) -> None:
+        zeros = torch.zeros
+
+        def there(*shape: int, device: str) -> torch.Tensor:
+            if int(device.partition(":")[2] or 0) >= count:
+                raise RuntimeError("CUDA error: invalid device ordinal\nmore")
+            return zeros(*shape)
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+        monkeypatch.setattr(torch, "zeros", there)
+
+    return pretend
+
+
+def test_a_device_is_chosen() -> None:
+    assert choose_device() == choose_device("auto")
+    assert choose_device().partition(":")[0] in ("cuda", "mps", "cpu")
+    assert choose_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "99", "quantum", "cpu:x", "meta", ""])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(SkelactError, match=rf"device '{device}' cannot be used here \(.+\); leave --device out"):
+        choose_device(device)
+
+
+def test_cuda_is_the_current_one_by_its_number(gpus: Callable[..., None]) -> None:
+    """ultralytics takes ``cuda`` for the first, and the classifier's would then be another."""
+    gpus(current=1)
+    assert choose_device() == choose_device("cuda") == choose_device("cuda:1") == choose_device("1") == "cuda:1"
+    assert choose_device("0") == "cuda:0"
+    with pytest.raises(
+        SkelactError, match=r"device 'cuda:2' cannot be used here \(CUDA error: invalid device ordinal\)"
+    ):
+        choose_device("cuda:2")
+
+
+def test_a_gpu_that_does_not_work_is_left_alone(gpus: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    """Torch sees it, and has no kernels for it, or somebody else has it for himself."""
+    gpus(count=0)
+    assert choose_device() == "cpu"
+    assert "the GPU cannot be used (CUDA error: invalid device ordinal); working on the CPU" in caplog.text
+    with pytest.raises(SkelactError, match="device 'cuda' cannot be used here"):
+        choose_device("cuda")
