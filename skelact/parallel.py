@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from skelact.devices import choose_device
+from skelact.errors import SkelactError
 
 
 @dataclass(frozen=True)
@@ -74,22 +75,41 @@ class Processes:
 def processes(device: str | None = None) -> Iterator[Processes]:
     """Join the other processes where torchrun says that there are some, unless that was done around this.
 
+    Of several GPUs each process takes its own, which is the current one within.
+
     Raises:
         SkelactError: the device can't be used.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        yield Processes(0, 1, choose_device(device))
-        return
-    device = choose_device(device)
-    if device == "cuda":
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
-    if dist.is_initialized():
-        yield Processes(dist.get_rank(), count, device)
-        return
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield Processes(dist.get_rank(), count, device)
-    finally:
-        dist.destroy_process_group()
+    device = choose_device(device if count == 1 else _own_device(device))
+    with torch.cuda.device(device) if device.startswith("cuda") else nullcontext():
+        if count == 1:
+            yield Processes(0, 1, device)
+        elif dist.is_initialized():
+            yield Processes(dist.get_rank(), count, device)
+        else:
+            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+            yield Processes(dist.get_rank(), count, device)
+            # Not after an error: NCCL would wait for the others, who wait for this one. torchrun ends them.
+            dist.destroy_process_group()
+
+
+def _own_device(device: str | None) -> str:
+    """The device of one of several processes; nothing is put on another one's.
+
+    Raises:
+        SkelactError: there are fewer GPUs than processes, or one of them is named for all.
+    """
+    if device in (None, "auto", "cuda"):
+        if device != "cuda" and not torch.cuda.is_available():
+            return "cpu"  # also on a Mac, for gloo does not know its GPU
+        rank, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if rank >= found:
+            raise SkelactError(
+                f"expected a GPU for each process, found {found} for process {rank + 1}; start fewer "
+                "(--nproc-per-node), or take --device cpu"
+            )
+        return f"cuda:{rank}"
+    if device != "cpu":
+        raise SkelactError(f"device {device!r}: several processes take a GPU each; leave --device out, or take cpu")
+    return device

@@ -7,16 +7,20 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from test_training import dataset
+from torch import distributed as dist
 
+import skelact.parallel
 from skelact.annotations import open_annotations, save_annotations
 from skelact.checkpoint import load_checkpoint
 from skelact.dataset import ClipDataset, samples_of
+from skelact.errors import SkelactError
 from skelact.evaluate import score_samples
 from skelact.metrics import accuracy
 from skelact.model import STGCNPP, ModelSettings
@@ -127,6 +131,43 @@ def test_alone_nothing_is_shared() -> None:
         net = network()
         assert here.share(net) is net
         assert here.gather("a") == ["a"]
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no other, on which it would keep memory that its owner lacks."""
+    tried: list[str | None] = []
+    monkeypatch.setattr(skelact.parallel, "choose_device", lambda device: tried.append(device) or device)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 5)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    for device in (None, "auto", "cuda"):
+        with processes(device) as here:
+            assert here == Processes(5, 8, "cuda:1")
+    assert tried == ["cuda:1"] * 3
+    with pytest.raises(SkelactError, match="device 'cuda:0': several processes take a GPU each"), processes("cuda:0"):
+        pass
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(SkelactError, match="a GPU for each process, found 4 for process 5"), processes():
+        pass
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with processes() as here:
+        assert here.device == "cpu", "which gloo knows"
+
+
+def test_an_error_of_one_process_ends_all(tmp_path: Path) -> None:
+    """The other waits in a barrier that nobody else will come to."""
+    save_annotations(dataset(), tmp_path / "set.pkl")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    (tmp_path / "run" / "best.safetensors").touch()
+    done = torchrun("-m", "skelact", "train", "set.pkl", "--out", "run", "--width", "8", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "run holds a run already; go on with --resume" in done.stderr
 
 
 def test_no_batch_is_a_leftover_of_a_few_clips() -> None:
