@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
+from typing import TYPE_CHECKING
 
 from skelact.errors import SkelactError
 
+if TYPE_CHECKING:
+    import torch
+
 logger = logging.getLogger("skelact")
+
+# GPUs whose fp16 gives no numbers, so that nobody is found: those of ultralytics' ``checks.check_amp``.
+BROKEN_HALF = re.compile(r"\b(1650|1660|1630|t400|t550|t600|t1000|t1200|t2000|k40m)\b", re.IGNORECASE)
 
 
 def choose_device(device: str | None = None) -> str:
@@ -48,3 +56,19 @@ def _tried(device: str) -> str:
 
 def _reason(error: Exception) -> str:
     return str(error).partition("\n")[0]
+
+
+def has_half(device: str) -> bool:
+    """Whether it is a GPU that computes in fp16, and right."""
+    import torch
+
+    return device.startswith("cuda") and not BROKEN_HALF.search(torch.cuda.get_device_name(device))
+
+
+def training_half(device: str) -> torch.dtype:
+    """The 16-bit floats to train in: bfloat16, but on GPUs that only emulate it, slowly."""
+    import torch
+
+    if device.startswith("cuda") and has_half(device) and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from skelact.backends import BACKENDS, PRECISIONS, Detections, OpenVinoNetwork, exported, has_openvino, quantised
-from skelact.devices import choose_device
+from skelact.devices import choose_device, has_half
 from skelact.errors import SkelactError
 from skelact.files import cache_folder, sha256_of
 from skelact.shipped import shipped, shipped_path
@@ -74,7 +74,7 @@ class PoseModel:
             ``auto`` (``choose_pose_model``).
         device: ``cuda``, ``cuda:1``, ``mps``, ``cpu``; None chooses.
         backend: ``torch``, ``openvino``, or ``auto``: OpenVINO for a ``.pt`` on the CPU, where it is installed.
-        precision: ``fp32``, ``fp16``, or in OpenVINO ``bf16`` or ``int8``; None is fp16 on CUDA, else fp32.
+        precision: ``fp32``, ``fp16``, or in OpenVINO ``bf16`` or ``int8``; None is fp16 on a GPU that has it, else fp32.
         live: answer for each frame soonest, rather than for most frames in a second.
         calibrate_on: a video for ``int8``, whose ranges are measured once (``backends.quantised``).
         chosen: why it is this one, where it was chosen before.
@@ -103,7 +103,7 @@ class PoseModel:
         ultralytics = load_ultralytics()
         self.name, why = (str(name), chosen) if chosen else choose_pose_model(name)
         self.device = choose_device(device)
-        asked, precision = precision, precision or ("fp16" if self.device.startswith("cuda") else "fp32")
+        asked, precision = precision, precision or ("fp16" if has_half(self.device) else "fp32")
         threads = torch.get_num_threads()
         path = _find(self.name)
         try:

@@ -27,6 +27,7 @@ from skelact.calibration import calibrate, scores_of
 from skelact.checkpoint import Checkpoint, is_safetensors, load_checkpoint, numbered_classes, save_checkpoint
 from skelact.clips import STREAMS, ClipSettings
 from skelact.dataset import ClipDataset, batches, samples_of
+from skelact.devices import training_half
 from skelact.errors import SkelactError
 from skelact.evaluate import score_samples
 from skelact.exported import is_exported
@@ -436,6 +437,8 @@ class _Run:
             weight_decay=settings.weight_decay,
             nesterov=settings.momentum > 0,
         )
+        self.device_type, self.half = here.device.partition(":")[0], training_half(here.device)
+        self.scaler = torch.amp.GradScaler(self.device_type, enabled=settings.amp and self.half == torch.float16)
         self.weight: Tensor | None = None  # of each class
         if settings.balance:
             counts = np.bincount(job.labels(job.training), minlength=len(job.class_names))
@@ -459,8 +462,6 @@ class _Run:
         )
         network: nn.Module = torch.compile(self.network) if settings.compile else self.network  # type: ignore[assignment]
         network = here.share(network)
-        half = torch.bfloat16 if "cuda" not in here.device or torch.cuda.is_bf16_supported() else torch.float16
-        scaler = torch.amp.GradScaler(enabled=settings.amp and half == torch.float16)
         clips = len(order) * here.count
         with tqdm(
             total=settings.epochs * clips,
@@ -478,14 +479,14 @@ class _Run:
                 for step, (batch, target) in enumerate(batches(loader)):
                     self._set_rate(epoch + step / len(loader))
                     target = target.to(here.device, non_blocking=True)
-                    with torch.autocast(here.device.split(":")[0], half, enabled=settings.amp):
+                    with torch.autocast(self.device_type, self.half, enabled=settings.amp):
                         batch, other, share = self._mix(batch.to(here.device, non_blocking=True), target)
                         logits = network(batch).float()
                         loss = share * self._loss(logits, target) + (1 - share) * self._loss(logits, other)
                     self.optimizer.zero_grad()
-                    scaler.scale(loss).backward()
-                    scaler.step(self.optimizer)
-                    scaler.update()
+                    self.scaler.scale(loss).backward()
+                    self.scaler.step(self.optimizer)
+                    self.scaler.update()
                     if self.average:
                         self.average.update(self.network)
                     right = (logits.detach().argmax(1) == target).sum()
@@ -576,7 +577,8 @@ class _Run:
             save_checkpoint(checkpoint, self.folder.last)
             if better:
                 save_checkpoint(checkpoint, self.folder.best)
-            self.folder.save_state(self._tensors(), {"epoch": epoch + 1, "best": self.best, "log": self.log})
+            progress = {"epoch": epoch + 1, "best": self.best, "log": self.log, "scaler": self.scaler.state_dict()}
+            self.folder.save_state(self._tensors(), progress)
             self.folder.write_log(self.log)
         self.here.wait()
 
@@ -643,6 +645,8 @@ class _Run:
             for name, parameter in self.network.named_parameters():
                 if name in parts["momentum"]:
                     self.optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].to(self.here.device)
+            if progress.get("scaler") and self.scaler.is_enabled():
+                self.scaler.load_state_dict(progress["scaler"])
             self.log, self.best = list(progress["log"]), float(progress["best"])
             return int(progress["epoch"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from skelact.devices import choose_device
+from skelact.devices import choose_device, has_half, training_half
 from skelact.errors import SkelactError
 
 
@@ -61,3 +62,28 @@ def test_a_gpu_that_does_not_work_is_left_alone(gpus: Callable[..., None], caplo
     assert "the GPU cannot be used (CUDA error: invalid device ordinal); working on the CPU" in caplog.text
     with pytest.raises(SkelactError, match="device 'cuda' cannot be used here"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "generation", "half", "training"),
+    [
+        ("NVIDIA H100 80GB HBM3", 9, True, torch.bfloat16),
+        ("Tesla T4", 7, True, torch.float16),  # torch says that it has bfloat16, which it emulates
+        ("Tesla V100-SXM2-16GB", 7, True, torch.float16),
+        ("NVIDIA GeForce GTX 1660 Ti", 7, False, torch.bfloat16),
+        ("NVIDIA T400 4GB", 7, False, torch.bfloat16),
+    ],
+)
+def test_the_floats_that_a_gpu_computes_in(
+    gpus: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    generation: int,
+    half: bool,
+    training: torch.dtype,
+) -> None:
+    gpus()
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=generation))
+    assert (has_half("cuda:0"), training_half("cuda:0")) == (half, training)
+    assert (has_half("cpu"), training_half("cpu")) == (False, torch.bfloat16)

@@ -7,6 +7,7 @@ import errno
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,31 @@ def test_a_resumed_run_ends_as_an_unbroken_one(data: Path, tmp_path: Path, monke
         assert equal(tmp_path / "whole" / f"{name}.safetensors", tmp_path / "broken" / f"{name}.safetensors")
     logs = [(tmp_path / name / "log.csv").read_text() for name in ("whole", "broken")]
     assert logs[0] == logs[1]
+
+
+def test_a_run_in_fp16_is_resumed_with_its_scale(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on GPUs without bfloat16; a scale that starts anew would overflow and leave steps out."""
+    monkeypatch.setattr(training, "training_half", lambda device: torch.float16)
+    scaler = partial(torch.amp.GradScaler, init_scale=4.0, growth_interval=2)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    scales = []
+    save_state = RunFolder.save_state
+
+    def power_cut(folder: RunFolder, tensors: Any, progress: dict[str, Any]) -> None:
+        save_state(folder, tensors, progress)
+        scales.append(progress["scaler"]["scale"])
+        if len(scales) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "save_state", power_cut)
+    settings = replace(TINY, amp=True, epochs=2)
+    train(data, tmp_path / "whole", settings, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "broken", settings, progress=False)
+    train(data, tmp_path / "broken", settings, resume=True, progress=False)
+    assert equal(tmp_path / "whole" / "last.safetensors", tmp_path / "broken" / "last.safetensors")
+    assert 4 < scales[0] < scales[1]
+    assert scales[2:] == scales[:2]
 
 
 def test_runs_are_not_mixed(data: Path, tmp_path: Path) -> None:
