@@ -72,9 +72,10 @@ class PoseModel:
     Args:
         name: a file or folder, the name of a published model, which ultralytics downloads, ``skelact-pose``, or
             ``auto`` (``choose_pose_model``).
-        device: ``cuda``, ``cuda:1``, ``mps``, ``cpu``; None chooses.
+        device: ``cuda``, ``cuda:1``, ``mps``, ``cpu``; None chooses. An OpenVINO folder runs on the CPU.
         backend: ``torch``, ``openvino``, or ``auto``: OpenVINO for a ``.pt`` on the CPU, where it is installed.
-        precision: ``fp32``, ``fp16``, or in OpenVINO ``bf16`` or ``int8``; None is fp16 on a GPU that has it, else fp32.
+        precision: ``fp32``, ``fp16``, or in OpenVINO ``bf16`` or ``int8``; None is fp16 on a GPU, if it has it, else
+            fp32.
         live: answer for each frame soonest, rather than for most frames in a second.
         calibrate_on: a video for ``int8``, whose ranges are measured once (``backends.quantised``).
         chosen: why it is this one, where it was chosen before.
@@ -102,10 +103,10 @@ class PoseModel:
         check_backend(backend, precision)
         ultralytics = load_ultralytics()
         self.name, why = (str(name), chosen) if chosen else choose_pose_model(name)
-        self.device = choose_device(device)
+        path = _find(self.name)
+        self.device = "cpu" if _is_openvino(path) else choose_device(device)
         asked, precision = precision, precision or ("fp16" if has_half(self.device) else "fp32")
         threads = torch.get_num_threads()
-        path = _find(self.name)
         try:
             with _told_clearly(self.name if self.name == path else f"{self.name} ({path})"):
                 self._network = _load(path, self.name, self.device, backend, precision, live, calibrate_on)
@@ -162,7 +163,11 @@ def _poses(frame: Frame, found: Detections) -> FramePoses:
 
 
 class _Yolo:
-    """Any model that ultralytics runs, by ultralytics; on CUDA in batches."""
+    """Any model that ultralytics runs, by ultralytics; on CUDA in batches, smaller ones where memory does not suffice.
+
+    Attributes:
+        precision: of what runs; an export has its own.
+    """
 
     backend = "torch"
     calibration = None
@@ -171,52 +176,76 @@ class _Yolo:
         self._yolo = load_ultralytics().YOLO(path, task="pose")
         if self._yolo.task != "pose":
             raise SkelactError(f"pose model {name}: expected a pose model, found one for {self._yolo.task!r}")
-        self.precision = "fp16" if precision == "fp16" and device.startswith("cuda") else "fp32"
-        self._device, self._quantize = device, 16 if self.precision == "fp16" else None
-        found = self._results([np.zeros((64, 64, 3), np.uint8)])[0]
+        self._device, self._quantize = device, 16 if precision == "fp16" and device.startswith("cuda") else None
+        found = self._predicted([np.zeros((64, 64, 3), np.uint8)])[0]
         self.joints = 0 if found.keypoints is None else int(found.keypoints.data.shape[1])
         self.imgsz: tuple[int, int] = tuple(self._yolo.predictor.imgsz)
+        model = self._yolo.predictor.model
+        self.precision = "fp16" if model.fp16 else "fp32"
+        self._batch = CUDA_BATCH if device.startswith("cuda") else 1
         if not path.lower().endswith(".pt"):
-            self.backend = self._yolo.predictor.model.format  # of ultralytics' names
+            self.backend = model.format  # of ultralytics' names
+            self._batch = min(CUDA_BATCH, model.batch)  # ultralytics would fill it up
+        if device.startswith("cuda") and model.device.type == "cpu":
+            told = (
+                "pose model %s: runs on the CPU, as its runtime (%s) has no CUDA here; for ONNX that is onnxruntime-gpu"
+            )
+            logger.warning(told, name, self.backend)
 
-    def _results(self, images: list[Array]) -> Any:
-        return self._yolo.predict(
-            images,
-            conf=MIN_BBOX_SCORE,
-            max_det=MAX_PERSONS,
-            device=self._device,
-            quantize=self._quantize,
-            batch=len(images),
-            verbose=False,
-            save=False,
-        )
+    def _predicted(self, images: list[Array]) -> list[Any]:
+        with _current(self._device):  # also in a thread, which has the first one; TensorRT's engines want their own
+            found: list[Any] = self._yolo.predict(
+                images,
+                conf=MIN_BBOX_SCORE,
+                max_det=MAX_PERSONS,
+                device=self._device,
+                quantize=self._quantize,
+                batch=len(images),
+                verbose=False,
+                save=False,
+            )
+        return found
 
-    def _batch_size(self) -> int:
-        return CUDA_BATCH if self._device.startswith("cuda") and self.backend == "torch" else 1
+    def _results(self, images: list[Array]) -> list[Any]:
+        """Of a batch; one for which the GPU has no memory is halved, and so are those that follow."""
+        import torch
+
+        try:
+            return self._predicted(images)
+        except torch.OutOfMemoryError as error:
+            if len(images) == 1:
+                raise SkelactError(
+                    f"the GPU's memory does not suffice for the pose model ({str(error).partition('. ')[0]}); close "
+                    "what else runs on it, take fewer --workers, or --device cpu"
+                ) from None
+        self._batch = half = (len(images) + 1) // 2
+        logger.warning("the GPU's memory does not suffice for %d frames at a time; taking %d", len(images), half)
+        torch.cuda.empty_cache()
+        return self._results(images[:half]) + self._results(images[half:])
 
     def detect(self, image: Array) -> Detections:
         return _detections(self._results([image])[0])
 
     def detect_each(self, pictures: Iterable[tuple[Frame, Array]]) -> Iterator[tuple[Frame, Detections]]:
-        size = self._batch_size()
+        ahead = 2 * self._batch
 
         def found() -> Iterator[tuple[Frame, Detections]]:
-            with contextlib.closing(read_ahead(pictures, max(2 * size, 8))) as ready:
-                while batch := list(itertools.islice(ready, size)):
+            with contextlib.closing(read_ahead(pictures, max(ahead, 8))) as ready:
+                while batch := list(itertools.islice(ready, self._batch)):
                     results = self._results([image for _, image in batch])
                     for (frame, _), result in zip(batch, results, strict=True):
                         yield frame, _detections(result)
 
-        with contextlib.closing(read_ahead(found(), 2 * size)) as answers:  # who takes them follows people meanwhile
+        with contextlib.closing(read_ahead(found(), ahead)) as answers:  # who takes them follows people meanwhile
             yield from answers
 
     def stages(self, images: Sequence[Array]) -> dict[str, Callable[[], int]]:
         """The steps of ``detect_each`` alone, to be timed; each tells for how many pictures it was done."""
         import torch
 
-        size = self._batch_size()
+        self._results(list(images[: self._batch]))  # tells for how many there is memory
+        size = self._batch
         batches = [list(images[k : k + size]) for k in range(0, len(images), size)]
-        self._results(batches[0])  # makes the predictor
         predictor = self._yolo.predictor
         predictor.batch = [""] * size, None, None
 
@@ -245,6 +274,13 @@ class _Yolo:
         return {"letterbox": letterbox, "pose": infer, "post-process": read}
 
 
+def _current(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Within, it is the current CUDA device of this thread, if it is one."""
+    import torch
+
+    return torch.cuda.device(device) if device.startswith("cuda") else contextlib.nullcontext()
+
+
 def _detections(result: Any) -> Detections:
     result = result.cpu().numpy()
     return Detections(result.keypoints.data, result.boxes.xyxy, result.boxes.conf)
@@ -270,7 +306,7 @@ def _load(
 ) -> OpenVinoNetwork | _Yolo:
     """The network in the best backend, or in the one that is asked for."""
     settings = precision, MIN_BBOX_SCORE, MAX_PERSONS, live
-    if Path(path).is_dir() and any(Path(path).glob("*.xml")) and device == "cpu":
+    if _is_openvino(path):
         if backend == "torch":
             raise SkelactError(f"pose model {name}: is a folder for OpenVINO; leave --backend torch out")
         network = OpenVinoNetwork(Path(path), *settings)
@@ -308,6 +344,11 @@ def _load(
             cache_folder() / "openvino",
         )
     return yolo
+
+
+def _is_openvino(path: str) -> bool:
+    """Whether it is a folder for OpenVINO, which knows no CUDA."""
+    return Path(path).is_dir() and any(Path(path).glob("*.xml"))
 
 
 def single_bodies(keypoint: Array, bbox: Array, bbox_score: Array) -> Array:

@@ -200,6 +200,14 @@ def test_the_precision_that_ran_is_told(shared: Path, weights: Path, caplog: pyt
         PoseModel(exported(weights), "cpu", precision="int8")
 
 
+def test_a_folder_for_openvino_runs_on_the_cpu_beside_a_gpu(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ultralytics ran it there too, frame by frame, and was told that it were in fp16."""
+    monkeypatch.setattr(skelact.pose, "choose_device", lambda device: "cuda:0")
+    model = PoseModel(shared / "weights" / "yolov8n-pose_int8_openvino_model")
+    assert (model.device, model.provenance["pose_precision"]) == ("cpu", "int8")
+    assert isinstance(model._network, skelact.backends.OpenVinoNetwork)
+
+
 def test_an_export_that_lacks_a_file_is_made_anew(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,8 @@ import pickle
 import shutil
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,12 @@ import pytest
 import torch
 from stand_ins import Hostile, untrained_yolo
 
+from skelact import pose
 from skelact.backends import IOU, surest
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
 from skelact.pose import PoseModel, single_bodies
-from skelact.structures import Array, Frame
+from skelact.structures import Array, Frame, FramePoses
 from skelact.weights import weights_folder
 from skelact.yolo import load_ultralytics
 
@@ -93,6 +96,66 @@ def test_torch_keeps_its_threads(untrained: MakeModel, tmp_path: Path) -> None:
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+# --- several frames at a time ------------------------------------------------------------------------------------
+
+
+def assert_same(found: list[FramePoses], expected: list[FramePoses]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one.frame_index == other.frame_index
+        np.testing.assert_allclose(one.keypoint, other.keypoint, atol=0.05)
+        np.testing.assert_allclose(one.bbox_score, other.bbox_score, atol=1e-3)
+
+
+def test_a_batch_that_a_gpu_has_no_memory_for_is_halved(
+    untrained: MakeModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = PoseModel(untrained(), "cpu", "torch")
+    network: Any = model._network
+    frames = [replace(picture(), index=k) for k in range(11)]
+    expected = [poses for _, poses in model.detect_each(frames)]
+    predict, sizes = network._yolo.predict, []
+
+    def small(images: list[Array], **options: Any) -> Any:
+        sizes.append(len(images))
+        if len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return predict(images, **options)
+
+    monkeypatch.setattr(network._yolo, "predict", small)
+    network._batch, most = 8, 3
+    assert_same([poses for _, poses in model.detect_each(frames)], expected)
+    assert sizes == [8, 4, 2, 2, 4, 2, 2, 2, 1]
+    assert "the GPU's memory does not suffice for 8 frames at a time; taking 4" in caplog.text
+    most = 0
+    with pytest.raises(SkelactError, match=r"does not suffice for the pose model \(CUDA out of memory\); close what"):
+        list(model.detect_each(frames))
+
+
+def test_an_export_takes_as_many_frames_as_it_was_made_for(
+    untrained: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ultralytics would fill up a single one with empty ones, and compute them all."""
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    path = shutil.copy(untrained(), tmp_path / "mine.pt")
+    export = load_ultralytics().YOLO(path, task="pose").export(format="onnx", imgsz=160, batch=4, simplify=False)
+    model = PoseModel(export, "cpu")
+    assert (model.provenance["pose_backend"], model.provenance["pose_precision"]) == ("onnx", "fp32")
+    network: Any = model._network
+    predicted, sizes = network._predicted, []
+    network._predicted = lambda images: sizes.append(len(images)) or predicted(images)
+    frames = [replace(picture(), index=k) for k in range(6)]
+    found = [poses for _, poses in model.detect_each(frames)]
+    assert sizes == [4, 2]
+    assert_same(found, [model.detect(frame) for frame in frames])
+    # With a GPU, but without ONNX Runtime's build for it. ultralytics says so, to nobody.
+    monkeypatch.setattr(pose, "choose_device", lambda device: "cuda:0")
+    monkeypatch.setattr(pose, "has_half", lambda device: True)
+    monkeypatch.setattr(pose, "_current", lambda device: nullcontext())
+    monkeypatch.setattr("ultralytics.engine.predictor.select_device", lambda *_, **__: torch.device("cpu"))
+    assert PoseModel(export).provenance["pose_precision"] == "fp32"
+    assert "runs on the CPU, as its runtime (onnx) has no CUDA here" in caplog.text
 
 
 # --- models that are not -----------------------------------------------------------------------------------------
