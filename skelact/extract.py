@@ -22,7 +22,6 @@ import skelact
 from skelact.annotations import PICKLE_SUFFIXES, Annotation, AnnotationSet, save_annotations
 from skelact.cleaning import Cleaning
 from skelact.clips import regular, tracks_keypoint
-from skelact.devices import choose_device
 from skelact.errors import SkelactError
 from skelact.files import atomic_path, check_writable, read_names
 from skelact.labelling import Clip, Labels, find_clips, groups_of, label_clips, make_split
@@ -64,7 +63,7 @@ class PoseSettings:
     stride: int
     max_frames: int | None
     clean: bool
-    device: str
+    device: str | None
 
     def key(self, clip: Clip) -> str:
         """Names the poses of a video in the work folder; another file or another setting has another."""
@@ -162,7 +161,7 @@ def extract_poses(
     pose_model, why = choose_pose_model(pose_model)
     if precision == "int8":
         PoseModel(pose_model, device, backend, precision, calibrate_on=clips[0].path)
-    estimator = _estimator(pose_model, choose_device(device), backend, precision)
+    estimator = _estimator(pose_model, device, backend, precision)
     settings = PoseSettings(
         pose_model=pose_model,
         pose_model_sha256=estimator.provenance["pose_model_sha256"],
@@ -172,7 +171,7 @@ def extract_poses(
         stride=stride,
         max_frames=max_frames,
         clean=clean,
-        device=estimator.device,
+        device=device,  # not that of this process: a cluster's nodes may have GPUs, or not
     )
     work = out.with_name(out.name + ".work")
     reasons: dict[str, str] = {}
@@ -185,7 +184,7 @@ def extract_poses(
     todo = [clip for clip in clips if clip.name in kept and not kept[clip.name].exists()]
     if len(todo) < len(kept):
         logger.info("%d of %d videos are done already, see %s", len(kept) - len(todo), len(clips), work)
-    workers = workers or default_workers(settings.device, len(todo))
+    workers = workers or default_workers(estimator.device, len(todo))
     with tqdm(
         desc="videos",
         total=len(clips),
@@ -193,7 +192,8 @@ def extract_poses(
         unit=" videos",
         disable=None if progress else True,
     ) as bar:
-        for k, result in run_tasks(_pose_task, [(clip.path, settings) for clip in todo], workers, engine, ray_address):
+        items = [(clip.path, settings) for clip in todo]
+        for k, result in run_tasks(_pose_task, items, workers, engine, ray_address, device):
             if isinstance(result, Lost):
                 reasons[todo[k].name] = result.reason
             elif isinstance(result, str):

@@ -570,7 +570,7 @@ def predict(
         else:
             total = tqdm(desc="sources", total=len(items), unit=" sources", disable=None if progress else True)
             with total as bar:
-                for done in run_tasks(_answer_task, items, workers, engine, ray_address):
+                for done in run_tasks(_answer_task, items, workers, engine, ray_address, device):
                     bar.update()
                     yield done
 

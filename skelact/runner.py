@@ -57,6 +57,7 @@ def run_tasks(
     workers: int = 1,
     engine: str = "local",
     ray_address: str | None = None,
+    device: str | None = "cpu",
 ) -> Iterator[tuple[int, Result | Lost]]:
     """Do a task for each item and yield (index of the item, result), as they are done.
 
@@ -66,13 +67,15 @@ def run_tasks(
         workers: processes; 1 with the local engine works in this one.
         engine: ``local`` or ``ray``.
         ray_address: of a cluster; None for the one that the environment names, else a local one is started.
+        device: where tasks work, as for ``devices.choose_device``; where a cluster has GPUs, tasks that may have
+            one get a share of it, for Ray hides them from all others, or puts all on the first.
 
     Raises:
         SkelactError: Ray is not installed or can't be reached.
     """
     check_engine(engine)
     if engine == "ray":
-        yield from _run_on_ray(task, items, workers, ray_address)
+        yield from _run_on_ray(task, items, workers, ray_address, device not in ("cpu", "mps"))
     elif workers <= 1 or len(items) <= 1:
         yield from ((k, task(item)) for k, item in enumerate(items))
     else:
@@ -212,7 +215,7 @@ def _death(exitcode: int | None) -> str:
 
 
 def _run_on_ray(
-    task: Callable[[Item], Result], items: Sequence[Item], workers: int, address: str | None
+    task: Callable[[Item], Result], items: Sequence[Item], workers: int, address: str | None, on_gpus: bool
 ) -> Iterator[tuple[int, Result | Lost]]:
     try:
         import ray
@@ -238,7 +241,8 @@ def _run_on_ray(
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_sigterm)
     try:
-        remote = ray.remote(_in_folder).options(max_retries=RAY_RETRIES, num_cpus=1)
+        share = 1 / GPU_WORKERS if on_gpus and ray.cluster_resources().get("GPU") else 0
+        remote = ray.remote(_in_folder).options(max_retries=RAY_RETRIES, num_cpus=1, num_gpus=share)
         waiting: dict[Any, int] = {}
         left = iter(enumerate(items))
         limit = max(2 * workers, int(2 * ray.cluster_resources().get("CPU", 1)))

@@ -105,7 +105,6 @@ def test_the_pose_model_is_loaded_once(
 
     monkeypatch.setattr(extract, "PoseModel", load)
     monkeypatch.setattr(extract, "_estimator", functools.cache(extract._estimator.__wrapped__))
-    monkeypatch.setattr("skelact.extract.choose_device", lambda device: device or "cpu")
     extract_poses(folder, tmp_path / "set.pkl", pose_model="some.pt", workers=1, progress=False)
     assert loaded == ["some.pt"]
 

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,6 +135,33 @@ def test_without_ray_the_error_tells_how_to_get_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(SkelactError, match=r"pip install 'skelact\[ray\]'"):
         list(run_tasks(double, range(2), engine="ray"))
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "share"),
+    [(None, 2.0, 0.25), ("auto", 2.0, 0.25), ("cuda", 2.0, 0.25), ("cpu", 2.0, 0), (None, 0.0, 0), ("cuda", 0.0, 0)],
+)
+def test_ray_gives_each_task_its_share_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, device: str | None, gpus: float, share: float
+) -> None:
+    """Else Ray hides the GPUs from it, or all are on the first. The cluster is a stand-in that does tasks at once."""
+    asked = {}
+
+    def options(**wanted: Any) -> Any:
+        asked.update(wanted)
+        return SimpleNamespace(remote=lambda folder, task, item: task(item))
+
+    ray = SimpleNamespace(
+        is_initialized=lambda: True,
+        cluster_resources=lambda: {"CPU": 4.0, **({"GPU": gpus} if gpus else {})},
+        remote=lambda function: SimpleNamespace(options=options),
+        wait=lambda references, num_returns: (references[:1], references[1:]),
+        get=lambda reference: reference,
+        exceptions=SimpleNamespace(RayTaskError=RuntimeError, RayError=RuntimeError),
+    )
+    monkeypatch.setitem(__import__("sys").modules, "ray", ray)  # type: ignore[arg-type]
+    assert dict(run_tasks(double, range(5), engine="ray", device=device)) == {k: 2 * k for k in range(5)}
+    assert (asked["num_cpus"], asked["num_gpus"]) == (1, share)
 
 
 def test_a_ray_cluster_that_is_not_there_is_told_at_once() -> None:
