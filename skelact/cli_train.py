@@ -99,7 +99,9 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--deterministic", is_flag=True, help="Only deterministic operations, on a GPU too.")
 @click.option("--seed", type=cli_options.SEED, default=0, show_default=True, help="Of weights and clips.")
 @cli_options.device
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that prepare clips.")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Processes that prepare clips. Default: 0 on a CPU, up to 4 for each GPU."
+)
 @click.option("--resume", is_flag=True, help="Go on from what --out holds.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.pass_context
@@ -112,7 +114,7 @@ def train(
     layout: str | None,
     init: str | None,
     device: str | None,
-    workers: int,
+    workers: int | None,
     resume: bool,
     quiet: bool,
     **options: Any,

@@ -342,6 +342,32 @@ def test_a_run_with_an_average_is_resumed_to_the_bit(
     assert equal(tmp_path / "whole" / "last.safetensors", tmp_path / "broken" / "last.safetensors")
 
 
+def test_the_average_is_one_of_all_weights_and_statistics() -> None:
+    network = torch.nn.BatchNorm1d(3)
+    average = training.Average(network, 0.25)
+    wanted = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for step in range(1, 5):
+        network(torch.randn(8, 3))
+        with torch.no_grad():
+            network.weight.add_(torch.randn(3))
+        average.update()
+        decay = min(0.25, (1 + step) / (10 + step))
+        for name, now in network.state_dict().items():
+            wanted[name] = torch.lerp(wanted[name], now, 1 - decay) if now.is_floating_point() else now
+    for name, found in average.network.state_dict().items():
+        assert torch.equal(found, wanted[name]), name
+
+
+def test_processes_prepare_clips_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "available_cores", lambda: 16)
+    assert [training.default_workers(device) for device in ("cpu", "mps", "cuda:1")] == [0, 0, 4]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert training.default_workers("cuda:1") == 3
+    for cores in (4, 2):
+        monkeypatch.setattr(training, "available_cores", lambda cores=cores: cores)
+        assert training.default_workers("cuda:1") == 0
+
+
 def test_fine_tuning_starts_from_a_checkpoint(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = train(data, tmp_path / "first", replace(QUICK, normaliser="published"), progress=False)
     renamed = replace(dataset(), class_names=("west", "east"))
