@@ -63,6 +63,7 @@ class Run:
         floor_s: what it could take at least.
         ratio: of ``wall_s`` to it.
         peak_memory_mb: of the process until then; None where the system does not tell.
+        peak_gpu_memory_mb: that torch had for it on a GPU until then; None without one.
     """
 
     wall_s: float
@@ -70,6 +71,7 @@ class Run:
     floor_s: float
     ratio: float
     peak_memory_mb: float | None
+    peak_gpu_memory_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class BenchmarkReport:
 
     Attributes:
         video: height, width, fps and number of frames.
-        machine: processor, cores, device.
+        machine: processor, cores, device and, if that is one, the name of the GPU.
         pose: provenance of the pose model: name, hash, backend, precision, input size.
         load_s: until the models were loaded.
         stages: of a frame.
@@ -137,7 +139,8 @@ def benchmark(
     timeline = TimelineSettings((classifier.window_s,))
     steps = tqdm(desc="benchmark", total=11 * rounds, unit=" steps", disable=None if progress else True)
     best: dict[str, Stage] = {}
-    memory = overlay_memory = None
+    memory: tuple[float | None, float | None] = None, None
+    overlay_memory = memory
 
     def keep(stage: Stage) -> None:
         best[stage.name] = min(best.get(stage.name, stage), stage, key=lambda each: each.wall_s)
@@ -155,11 +158,11 @@ def benchmark(
             sequence = estimate_poses(source, estimator, tracker, progress=False)
             result = answer(sequence)
             keep(Stage(PREDICT, time.perf_counter() - start, time.process_time() - cpu))
-            memory = memory or _peak_memory_mb()
+            memory = memory if any(memory) else _peak_memory_mb(estimator.device)
             start, cpu = time.perf_counter(), time.process_time()
             draw_result(Path(source), result, Path(folder, "overlay.mp4"))
             keep(Stage(OVERLAY, time.perf_counter() - start, time.process_time() - cpu))
-            overlay_memory = overlay_memory or _peak_memory_mb()
+            overlay_memory = overlay_memory if any(overlay_memory) else _peak_memory_mb(estimator.device)
             for stage in _stages(Path(source), estimator, classifier, result, answer, tracker, clips, Path(folder)):
                 keep(stage)
 
@@ -170,7 +173,7 @@ def benchmark(
     height, width = info.img_shape
     return BenchmarkReport(
         video={"height": height, "width": width, "fps": info.fps, "num_frames": frames},
-        machine={"processor": _processor(), "cores": cores, "device": estimator.device},
+        machine={"processor": _processor(), "cores": cores, **_device(estimator.device)},
         pose=estimator.provenance,
         load_s=load_s,
         stages=tuple(best.values()),
@@ -186,8 +189,8 @@ def _floor(first: Stage, second: Stage, cores: int) -> float:
     return max(first.wall_s, second.wall_s, (first.cpu_s + second.cpu_s) / cores)
 
 
-def _run(wall_s: float, frames: int, floor_s: float, memory: float | None) -> Run:
-    return Run(wall_s, frames / wall_s, floor_s, wall_s / floor_s, memory)
+def _run(wall_s: float, frames: int, floor_s: float, memory: tuple[float | None, float | None]) -> Run:
+    return Run(wall_s, frames / wall_s, floor_s, wall_s / floor_s, *memory)
 
 
 def _stages(
@@ -284,14 +287,23 @@ def _timed(name: str, work: Callable[[], int], at_least_s: float = MIN_STAGE_S, 
     return Stage(name, (time.perf_counter() - wall) / frames, (time.process_time() - cpu) / frames)
 
 
-def _peak_memory_mb() -> float | None:
-    """The most memory that this process has had."""
+def _peak_memory_mb(device: str) -> tuple[float | None, float | None]:
+    """The most memory that this process has had, and what torch has had on a GPU."""
+    import torch
+
+    on_gpu = torch.cuda.max_memory_reserved(device) / (1 << 20) if device.startswith("cuda") else None
     with contextlib.suppress(ImportError):  # Windows has none
         import resource
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-    return None
+        return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), on_gpu
+    return None, on_gpu
+
+
+def _device(device: str) -> dict[str, str]:
+    import torch
+
+    return {"device": device, **({"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {})}
 
 
 def _processor() -> str:

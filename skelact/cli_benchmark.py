@@ -52,9 +52,10 @@ def benchmark(
 def _print(source: str, report: BenchmarkReport) -> None:
     video, machine, pose = report.video, report.machine, report.pose
     height, width = pose["pose_imgsz"]
+    gpu = f" ({machine['gpu']})" if "gpu" in machine else ""
     click.echo(
         f"{source}: {video['num_frames']} frames of {video['width']} x {video['height']}, {video['fps']:.4g} frames/s\n"
-        f"{machine['processor']}, {machine['cores']} cores, on {machine['device']}\n"
+        f"{machine['processor']}, {machine['cores']} cores, on {machine['device']}{gpu}\n"
         f"{pose['pose_model']} in {pose['pose_backend']}, {pose['pose_precision']}, fitted into {width} x {height}\n"
     )
     click.echo(f"{'stage':<14}{'ms/frame':>10}{'CPU ms':>10}{'frames/s':>10}")
@@ -69,4 +70,6 @@ def _print(source: str, report: BenchmarkReport) -> None:
 
 def _told(name: str, run: Run) -> str:
     memory = "" if run.peak_memory_mb is None else f", {run.peak_memory_mb:.0f} MB at most"
+    if run.peak_gpu_memory_mb is not None:
+        memory += f" and {run.peak_gpu_memory_mb:.0f} MB of the GPU's"
     return f"{name}: {run.frames_per_s:.1f} frames/s, {run.ratio:.2f} times the floor of {run.floor_s:.1f} s{memory}"

@@ -249,10 +249,16 @@ class _Yolo:
         predictor = self._yolo.predictor
         predictor.batch = [""] * size, None, None
 
+        def done() -> int:
+            """What was asked of a GPU is done."""
+            if self._device.startswith("cuda"):
+                torch.cuda.synchronize(self._device)
+            return len(images)
+
         def letterbox() -> int:
             for batch in batches:
                 predictor.preprocess(batch)
-            return len(images)
+            return done()
 
         prepared = [predictor.preprocess(batch) for batch in batches]
 
@@ -260,14 +266,12 @@ class _Yolo:
             with torch.inference_mode():
                 for tensor in prepared:
                     predictor.inference(tensor)
-                if self._device.startswith("cuda"):
-                    torch.cuda.synchronize()
-            return len(images)
+            return done()
 
         def read() -> int:
             for batch, tensor, answer in zip(batches, prepared, answers, strict=True):
                 predictor.postprocess(answer, tensor, batch)
-            return len(images)
+            return done()
 
         with torch.inference_mode():
             answers = [predictor.inference(tensor) for tensor in prepared]

@@ -10,6 +10,7 @@ import drawn_people
 import loop_video
 import pytest
 import stand_ins
+import torch
 from click.testing import CliRunner
 
 import skelact
@@ -82,6 +83,15 @@ def test_the_floor_is_what_two_stages_side_by_side_take() -> None:
     assert _floor(pose, decode, cores=2) == 12, "both cores are busy all the time"
     assert _floor(pose, decode, cores=8) == 10, "the network is what takes longest"
     assert _floor(Stage("pose", 1, 1), decode, cores=8) == 4
+
+
+def test_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Tesla T4 ({device})")
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 300 << 20)
+    assert skelact.benchmarking._device("cuda:1") == {"device": "cuda:1", "gpu": "Tesla T4 (cuda:1)"}
+    assert skelact.benchmarking._device("cpu") == {"device": "cpu"}
+    assert skelact.benchmarking._peak_memory_mb("cuda:1")[1] == 300
+    assert skelact.benchmarking._peak_memory_mb("cpu")[1] is None
 
 
 def test_a_video_is_looped_frame_by_frame(video: Path) -> None:
