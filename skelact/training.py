@@ -483,25 +483,26 @@ class _Run:
                 if settings.freeze:
                     self.network.backbone.eval()
                 sums = torch.zeros(3, device=here.device)  # of the loss, of right answers, of clips
-                for step, (batch, target) in enumerate(batches(loader)):
-                    self._set_rate(epoch + step / len(loader))
-                    target = target.to(here.device, non_blocking=True)
-                    with torch.autocast(self.device_type, self.half, enabled=settings.amp):
-                        batch, other, share = self._mix(batch.to(here.device, non_blocking=True), target)
-                        logits = network(batch).float()
-                        loss = share * self._loss(logits, target) + (1 - share) * self._loss(logits, other)
-                    self.optimizer.zero_grad()
-                    self.scaler.scale(loss).backward()
-                    self.scaler.step(self.optimizer)
-                    self.scaler.update()
-                    if self.average:
-                        self.average.update()
-                    right = (logits.detach().argmax(1) == target).sum()
-                    sums += torch.stack([loss.detach() * len(target), right, torch.full_like(right, len(target))])
-                    bar.update(len(target) * here.count)
-                    if step % 10 == 9 or step == len(loader) - 1:
-                        mean_loss, top1 = self._means(sums, epoch)
-                        bar.set_postfix(epoch=epoch, loss=f"{mean_loss:.3f}", top1=f"{top1:.3f}", best=self._told())
+                with _tensor_float(here.device):
+                    for step, (batch, target) in enumerate(batches(loader)):
+                        self._set_rate(epoch + step / len(loader))
+                        target = target.to(here.device, non_blocking=True)
+                        with torch.autocast(self.device_type, self.half, enabled=settings.amp):
+                            batch, other, share = self._mix(batch.to(here.device, non_blocking=True), target)
+                            logits = network(batch).float()
+                            loss = share * self._loss(logits, target) + (1 - share) * self._loss(logits, other)
+                        self.optimizer.zero_grad()
+                        self.scaler.scale(loss).backward()
+                        self.scaler.step(self.optimizer)
+                        self.scaler.update()
+                        if self.average:
+                            self.average.update()
+                        right = (logits.detach().argmax(1) == target).sum()
+                        sums += torch.stack([loss.detach() * len(target), right, torch.full_like(right, len(target))])
+                        bar.update(len(target) * here.count)
+                        if step % 10 == 9 or step == len(loader) - 1:
+                            mean_loss, top1 = self._means(sums, epoch)
+                            bar.set_postfix(epoch=epoch, loss=f"{mean_loss:.3f}", top1=f"{top1:.3f}", best=self._told())
                 self._end_of_epoch(epoch, *self._means(here.total(sums), epoch))
         return self._finish()
 
@@ -746,6 +747,18 @@ def _network(job: Job) -> STGCNPP:
             logger.info("the head is kept: it has as many classes, which have no names")
         network.load_state_dict(weights)
     return network
+
+
+@contextmanager
+def _tensor_float(device: str) -> Iterator[None]:
+    """Products in TF32 on a GPU, within: they stand for 1x1 convolutions, which torch computes so there."""
+    before = torch.get_float32_matmul_precision()
+    if device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

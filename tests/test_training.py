@@ -368,6 +368,14 @@ def test_processes_prepare_clips_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> N
         assert training.default_workers("cuda:1") == 0
 
 
+def test_products_are_as_fast_on_a_gpu_as_convolutions() -> None:
+    for device, within in (("cpu", "highest"), ("cuda:1", "high")):
+        with training._tensor_float(device):
+            assert torch.get_float32_matmul_precision() == within
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.cudnn.allow_tf32, "that is so by default"
+
+
 def test_fine_tuning_starts_from_a_checkpoint(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = train(data, tmp_path / "first", replace(QUICK, normaliser="published"), progress=False)
     renamed = replace(dataset(), class_names=("west", "east"))
