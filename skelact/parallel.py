@@ -103,7 +103,7 @@ def _own_device(device: str | None) -> str:
     if device in (None, "auto", "cuda"):
         if device != "cuda" and not torch.cuda.is_available():
             return "cpu"  # also on a Mac, for gloo does not know its GPU
-        rank, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        rank, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if rank >= found:
             raise SkelactError(
                 f"expected a GPU for each process, found {found} for process {rank + 1}; start fewer "
