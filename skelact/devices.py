@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from skelact.errors import SkelactError
@@ -56,6 +57,24 @@ def _tried(device: str) -> str:
 
 def _reason(error: Exception) -> str:
     return str(error).partition("\n")[0]
+
+
+def num_gpus(device: str | None) -> int:
+    """How many GPUs the processes that work on a device may share out: one that is named is for all of them."""
+    if device not in (None, "auto", "cuda"):
+        return int(str(device).startswith("cuda"))
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def take_gpu(number: int) -> None:
+    """Make the GPU whose turn it is the current one of a process with this number, for ``choose_device`` to find."""
+    import torch
+
+    if (count := torch.cuda.device_count()) > 1:
+        with suppress(RuntimeError):  # choose_device tells what is wrong with it
+            torch.cuda.set_device(number % count)
 
 
 def has_half(device: str) -> bool:

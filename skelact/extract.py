@@ -22,6 +22,7 @@ import skelact
 from skelact.annotations import PICKLE_SUFFIXES, Annotation, AnnotationSet, save_annotations
 from skelact.cleaning import Cleaning
 from skelact.clips import regular, tracks_keypoint
+from skelact.devices import num_gpus
 from skelact.errors import SkelactError
 from skelact.files import atomic_path, check_writable, read_names
 from skelact.labelling import Clip, Labels, find_clips, groups_of, label_clips, make_split
@@ -184,7 +185,7 @@ def extract_poses(
     todo = [clip for clip in clips if clip.name in kept and not kept[clip.name].exists()]
     if len(todo) < len(kept):
         logger.info("%d of %d videos are done already, see %s", len(kept) - len(todo), len(clips), work)
-    workers = workers or default_workers(estimator.device, len(todo))
+    workers = workers or default_workers(estimator.device, len(todo), num_gpus(device))
     with tqdm(
         desc="videos",
         total=len(clips),

@@ -22,6 +22,7 @@ from typing import Any, TypeVar, cast
 
 from tqdm import tqdm
 
+from skelact.devices import num_gpus, take_gpu
 from skelact.errors import SkelactError
 
 Item = TypeVar("Item")
@@ -40,10 +41,10 @@ class Lost:
     reason: str
 
 
-def default_workers(device: str, num_items: int) -> int:
-    """How many processes suit this machine: one for two cores, or a few that share a GPU."""
+def default_workers(device: str, num_items: int, gpus: int = 1) -> int:
+    """How many processes suit this machine: one for two cores, or a few that share a GPU, for each of the GPUs."""
     cores = available_cores()
-    return max(1, min(num_items, min(GPU_WORKERS, cores) if device != "cpu" else cores // 2))
+    return max(1, min(num_items, min(GPU_WORKERS * max(1, gpus), cores) if device != "cpu" else cores // 2))
 
 
 def available_cores() -> int:
@@ -68,7 +69,8 @@ def run_tasks(
         engine: ``local`` or ``ray``.
         ray_address: of a cluster; None for the one that the environment names, else a local one is started.
         device: where tasks work, as for ``devices.choose_device``; where a cluster has GPUs, tasks that may have
-            one get a share of it, for Ray hides them from all others, or puts all on the first.
+            one get a share of it, for Ray hides them from all others, or puts all on the first. Processes here take
+            turns with the GPUs.
 
     Raises:
         SkelactError: Ray is not installed or can't be reached.
@@ -79,7 +81,7 @@ def run_tasks(
     elif workers <= 1 or len(items) <= 1:
         yield from ((k, task(item)) for k, item in enumerate(items))
     else:
-        yield from _run_in_processes(task, items, min(workers, len(items)))
+        yield from _run_in_processes(task, items, min(workers, len(items)), num_gpus(device) > 1)
 
 
 def check_engine(engine: str) -> None:
@@ -89,7 +91,7 @@ def check_engine(engine: str) -> None:
 
 
 def _run_in_processes(
-    task: Callable[[Item], Result], items: Sequence[Item], workers: int
+    task: Callable[[Item], Result], items: Sequence[Item], workers: int, on_gpus: bool
 ) -> Iterator[tuple[int, Result | Lost]]:
     """Do tasks in worker processes. Each has its own pipe, so that it is known what the one that died was doing.
 
@@ -104,7 +106,7 @@ def _run_in_processes(
         while True:
             while idle and (k := next(left, None)) is not None:
                 number = idle.pop()
-                worker = running.get(number) or _Worker.start(task, number, workers)
+                worker = running.get(number) or _Worker.start(task, number, workers, on_gpus)
                 running[number] = worker
                 worker.pipe.send(items[k])
                 busy[worker.pipe] = worker, k
@@ -158,11 +160,11 @@ class _Worker:
     pipe: Connection
 
     @classmethod
-    def start(cls, task: Callable[[Any], Any], number: int, workers: int) -> _Worker:
+    def start(cls, task: Callable[[Any], Any], number: int, workers: int, on_gpus: bool) -> _Worker:
         """Start a process, which is spawned: torch and OpenVINO don't survive a fork."""
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        process = context.Process(target=_work, args=(task, there, number, workers), daemon=True)
+        process = context.Process(target=_work, args=(task, there, number, workers, on_gpus), daemon=True)
         with _without_main():
             process.start()
         there.close()  # else its end would not be seen
@@ -177,9 +179,11 @@ class _Worker:
         return self.process.exitcode
 
 
-def _work(task: Callable[[Any], Any], pipe: Connection, number: int, workers: int) -> None:
+def _work(task: Callable[[Any], Any], pipe: Connection, number: int, workers: int, on_gpus: bool) -> None:
     """A worker's whole life."""
     _prepare_worker(number, workers)
+    if on_gpus:
+        take_gpu(number)
     while True:
         try:
             item = pipe.recv()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from skelact.devices import choose_device, has_half, training_half
+from skelact.devices import choose_device, has_half, num_gpus, take_gpu, training_half
 from skelact.errors import SkelactError
 
 
@@ -62,6 +62,19 @@ def test_a_gpu_that_does_not_work_is_left_alone(gpus: Callable[..., None], caplo
     assert "the GPU cannot be used (CUDA error: invalid device ordinal); working on the CPU" in caplog.text
     with pytest.raises(SkelactError, match="device 'cuda' cannot be used here"):
         choose_device("cuda")
+
+
+def test_processes_take_turns_with_the_gpus(gpus: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(count=2)
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for number in range(5):
+        take_gpu(number)
+    assert taken == [0, 1, 0, 1, 0]
+    assert [num_gpus(device) for device in (None, "auto", "cuda", "cuda:1", "cpu", "mps")] == [2, 2, 2, 1, 0, 0]
+    gpus(count=1)
+    take_gpu(3)
+    assert len(taken) == 5, "there is no other"
 
 
 @pytest.mark.parametrize(

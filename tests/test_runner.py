@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from skelact.errors import SkelactError
 from skelact.files import atomic_path
-from skelact.runner import Lost, default_workers, run_tasks
+from skelact.runner import Lost, available_cores, default_workers, run_tasks
 
 
 def double(number: int) -> int:
@@ -128,7 +128,8 @@ def test_what_a_stopped_process_was_writing_is_removed(tmp_path: Path) -> None:
 def test_cores_are_shared_out() -> None:
     assert default_workers("cpu", 100) >= 1
     assert default_workers("cpu", 1) == 1
-    assert default_workers("cuda", 100) >= default_workers("cpu", 100)
+    assert default_workers("cuda:0", 100) >= default_workers("cpu", 100)
+    assert default_workers("cuda:0", 1000, gpus=4) == min(16, available_cores())
 
 
 def test_without_ray_the_error_tells_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
