@@ -177,7 +177,7 @@ class _Yolo:
         if self._yolo.task != "pose":
             raise SkelactError(f"pose model {name}: expected a pose model, found one for {self._yolo.task!r}")
         self._device, self._quantize = device, 16 if precision == "fp16" and device.startswith("cuda") else None
-        found = self._predicted([np.zeros((64, 64, 3), np.uint8)])[0]
+        found = self._results([np.zeros((64, 64, 3), np.uint8)])[0]
         self.joints = 0 if found.keypoints is None else int(found.keypoints.data.shape[1])
         self.imgsz: tuple[int, int] = tuple(self._yolo.predictor.imgsz)
         model = self._yolo.predictor.model

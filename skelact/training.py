@@ -45,9 +45,8 @@ from skelact.weights import FOUR_STREAM, TWO_STREAM, ResolvedModel, resolve
 
 logger = logging.getLogger("skelact")
 
-
-# Of processes that prepare clips for one GPU: 6,800 clips a second or more, in batches that fit into the 64 MB of memory
-# that Docker lets processes share.
+# Processes that prepare clips for one GPU: 6,800 clips a second or more, in batches that fit into the 64 MB that Docker
+# lets processes share.
 MAX_WORKERS = 4
 
 
