@@ -44,33 +44,35 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Write a file under a temporary name beside the final one, and rename it on success.
 
     On any exception the temporary file is removed and an older file at ``path`` stays as it was. Missing
-    folders are created. What is no regular file (``/dev/null``, a pipe) is written directly.
+    folders are created. What is no regular file (``/dev/null``, a pipe) is written directly. A link stays one, and
+    the file that it leads to is written: ``/dev/stdout`` leads to a file where the output is redirected to one.
 
     Args:
         path: the final path.
 
     Yields:
-        The path to write to: hidden, in the same folder and with the same suffix.
+        The path to write to: hidden, in the same folder as the file and with the same suffix.
 
     Raises:
         SkelactError: the path is a folder, or the system refused to write (disk full, no permission, ...).
     """
     path = Path(path)
-    temporary = path.with_name(f".skelact-{uuid.uuid4().hex[:12]}{path.suffix}") if path.name else path
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else path
+    temporary = target.with_name(f".skelact-{uuid.uuid4().hex[:12]}{path.suffix}") if path.name else path
     try:
         if path.is_dir():
             raise SkelactError(f"cannot write {path}: expected a file, found a folder; add a file name")
         if path.exists() and not path.is_file():
             yield path
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        if error.filename and not _is_ours(str(error.filename), path, temporary):
+        if error.filename and not _is_ours(str(error.filename), path, target, temporary):
             raise  # the body failed on another file
         reason = _ADVICE.get(error.errno or 0) or f"{error.strerror or error}; choose another path"
         raise SkelactError(f"cannot write {path}: {reason}") from error
@@ -134,10 +136,10 @@ def user_cache() -> Path:
         return Path(folder)
 
 
-def _is_ours(filename: str, path: Path, temporary: Path) -> bool:
+def _is_ours(filename: str, path: Path, target: Path, temporary: Path) -> bool:
     """Whether an error names the file, its temporary name or one of its folders; FFmpeg says file:PATH."""
     found = Path(filename.removeprefix("file:"))
-    return found in (path, temporary) or found in path.parents
+    return found in (path, target, temporary, *path.parents, *target.parents)
 
 
 def sha256_of(path: str | Path) -> str:

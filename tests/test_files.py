@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,25 @@ def test_a_device_is_written_and_not_replaced() -> None:
         assert path == Path("/dev/null")
         path.write_text("gone")
     assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="links as Linux has them")
+def test_a_link_stays_one_and_leads_to_the_new_file(tmp_path: Path) -> None:
+    """A link to another disk, to a file that is not there yet, and /dev/stdout where it is redirected to a file."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "poses.json").write_text("old")
+    for link, leads_to in (("latest.json", "poses.json"), ("next.json", "new/poses.json")):
+        (tmp_path / link).symlink_to(disk / leads_to)
+        with atomic_path(tmp_path / link) as part:
+            part.write_text(link)
+        assert (tmp_path / link).is_symlink()
+        assert (disk / leads_to).read_text() == link
+    (tmp_path / "dev").mkdir()
+    with (tmp_path / "redirected.txt").open("w") as out:
+        (tmp_path / "dev" / "stdout").symlink_to(f"/dev/fd/{out.fileno()}")
+        with atomic_path(tmp_path / "dev" / "stdout") as part:
+            part.write_text("all")
+    assert (tmp_path / "redirected.txt").read_text() == "all"
+    assert listing(tmp_path / "dev") == ["stdout"]
+    assert listing(tmp_path) == ["dev", "disk", "latest.json", "next.json", "redirected.txt"]
