@@ -481,6 +481,19 @@ def test_what_is_written_reads_back(tmp_path: Path, half: bool) -> None:
         assert type(pickle.loads(out.read_bytes())["annotations"]) is list  # as everybody reads it
 
 
+def test_what_is_written_is_what_pyskl_looks_for(tmp_path: Path) -> None:
+    """Its sampling goes by ``total_frames``, its normaliser by ``img_shape``."""
+    dataset = dataset_of(sample("a", num_frames=42, label=3, fps=25.0), split={"train": ("a",)})
+    save_annotations(dataset, tmp_path / "a.pkl")
+    content = pickle.loads((tmp_path / "a.pkl").read_bytes())
+    (found,) = content["annotations"]
+    assert content["split"] == {"train": ["a"]}
+    arrays = {key: found.pop(key).shape for key in ("keypoint", "keypoint_score")}
+    assert arrays == {"keypoint": (2, 42, 17, 2), "keypoint_score": (2, 42, 17)}
+    told = {"frame_dir": "a", "label": 3, "fps": 25.0, "total_frames": 42}
+    assert found == {**told, "img_shape": (720, 1280), "original_shape": (720, 1280)}
+
+
 # --- report ------------------------------------------------------------------------------------------------------
 
 
