@@ -14,6 +14,7 @@ from skelact import clips
 from skelact.clips import (
     STREAMS,
     ClipSettings,
+    check_layout,
     gather,
     normalise_2d,
     normalise_3d,
@@ -391,6 +392,15 @@ def test_settings_are_checked_when_they_are_made() -> None:
     assert ClipSettings(NTU, dims=3, with_score=False).in_channels == 3
 
 
+def test_the_same_joints_under_another_name_are_no_other_layout() -> None:
+    settings = ClipSettings(replace(COCO, name="my-coco"))
+    for told in (None, "my-coco", "coco"):
+        check_layout(told, settings)
+    for told in ("nturgb+d", "your-coco"):
+        with pytest.raises(SkelactError, match="expects joints of layout 'my-coco', the dataset says that it has"):
+            check_layout(told, settings)
+
+
 @pytest.mark.parametrize("stream", STREAMS)
 @pytest.mark.parametrize("num_clips", [1, 10])
 @pytest.mark.parametrize("num_frames", [1, 7, 99, 100, 160, 200, 301])
@@ -488,6 +498,18 @@ def test_a_hand_that_is_all_that_is_seen_stays_within_bounds() -> None:
     assert not normalise_body(keypoint, score).any(), "it does not move"
 
 
+def test_a_hand_that_looks_in_does_not_change_the_size() -> None:
+    """Somebody is seen whole for a while, and then for long only their hands: these tell nothing of the size."""
+    keypoint, score = walker()
+    whole = normalise_body(keypoint, score)
+    hands = np.zeros((1, 100, 17, 2), np.float32)
+    hands[:, :, [9, 10]] = (700, 350), (710, 360)
+    seen = np.zeros((1, 100, 17), np.float32)
+    seen[:, :, [9, 10]] = 0.9
+    longer = normalise_body(np.concatenate([keypoint, hands], axis=1), np.concatenate([score, seen], axis=1))
+    np.testing.assert_allclose(longer[:, :40], whole, atol=1e-5)
+
+
 @pytest.mark.parametrize("sampling", ["uniform", "interpolate"])
 def test_streams_that_are_prepared_together(sampling: str) -> None:
     streams = [replace(OWN, stream=stream, sampling=sampling) for stream in STREAMS]
@@ -540,6 +562,13 @@ def test_hidden_joints_and_the_height_of_scores_make_no_difference(normaliser: s
         ClipSettings(COCO, hidden_joints=("tail",))
 
 
+def test_a_score_of_just_enough_is_enough() -> None:
+    keypoint, score = np.full((1, 8, 17, 2), 50, np.float32), np.full((1, 8, 17), 0.5)
+    score[..., 0], score[..., 1] = clips.KNOWN_SCORE, clips.KNOWN_SCORE - 0.01
+    made = prepare_clips(keypoint, score, (400, 400), ClipSettings(COCO, binary_scores=True))
+    assert made[0, 0, 0, :3, 2].tolist() == [1, 0, 1]
+
+
 def test_a_rate_that_is_told_a_little_wrong_makes_no_frame_irregular() -> None:
     keypoint, score = np.zeros((1, 3000, 17, 2), np.float32), np.ones((1, 3000, 17), np.float32)
     same, _, fps = regular(keypoint, score, np.arange(3000) / 29.9, 29.97)
@@ -558,4 +587,15 @@ def test_where_no_frame_came_for_long_nobody_is() -> None:
     present = found_score[0, :, 0] > 0
     assert np.flatnonzero(np.diff(present)).tolist() == [29, 88], "two seconds are left of the hour"
     assert present.sum() == 60
+    np.testing.assert_array_equal(found[0, ~present], 0)
+
+
+def test_of_a_slow_camera_ten_frames_of_a_hole_are_left() -> None:
+    """Two frames a second: ten of them are five seconds, and no hole is made shorter than that."""
+    keypoint, score = np.ones((1, 40, 17, 2), np.float32), np.ones((1, 40, 17), np.float32)
+    times = np.concatenate([np.arange(20) / 2, 600 + np.arange(20) / 2])
+    found, found_score, fps = regular(keypoint, score, times, 0.066)
+    assert fps == 2.0
+    present = found_score[0, :, 0] > 0
+    assert np.flatnonzero(np.diff(present)).tolist() == [19, 28], "nine empty frames between two that are 5 s apart"
     np.testing.assert_array_equal(found[0, ~present], 0)
