@@ -113,6 +113,17 @@ def test_what_is_no_dump(tmp_path: Path, content: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_names_count_only_if_all_samples_have_one(tmp_path: Path) -> None:
+    """Else they would be those of other samples."""
+    samples = mmaction2()
+    samples[1]["frame_dir"] = "second"
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(samples))
+    assert load_dump(tmp_path / "a.pkl").names is None
+    samples[0]["frame_dir"] = "first"
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(samples))
+    assert load_dump(tmp_path / "a.pkl").names == ("first", "second")
+
+
 def test_nothing_in_a_dump_is_run(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     (tmp_path / "a.pkl").write_bytes(pickle.dumps([{"pred_score": tensor(SCORES[0]), "gt_label": Hostile(trace)}]))

@@ -62,7 +62,7 @@ def test_a_class_that_does_not_occur_counts_where_it_is_answered() -> None:
 def test_the_five_best() -> None:
     scores = np.tile(np.arange(10.0), (3, 1))
     assert accuracy(scores, np.array([9, 5, 4]), 5) == pytest.approx(2 / 3)
-    assert accuracy(np.zeros((2, 10)), np.array([0, 5]), 5) == 0.5, "of equal scores the first classes are better"
+    assert accuracy(np.zeros((3, 10)), np.array([0, 4, 5]), 5) == pytest.approx(2 / 3), "of equal scores the first five"
 
 
 def test_logits_have_no_calibration_error() -> None:
@@ -70,6 +70,11 @@ def test_logits_have_no_calibration_error() -> None:
     assert report(logits, LABELS, NAMES).ece is None
     assert report(softmax(logits), LABELS, NAMES).ece is not None
     assert softmax(np.array([[1000.0, 1000.0]])).tolist() == [[0.5, 0.5]]
+
+
+def test_probabilities_may_be_rounded_but_not_lack_some() -> None:
+    assert report(SCORES.astype(np.float16), LABELS, NAMES).ece is not None
+    assert report(0.95 * SCORES, LABELS, NAMES).ece is None
 
 
 @pytest.mark.parametrize(
