@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from skelact.errors import SkelactError
-from skelact.files import atomic_path
+from skelact.files import atomic_path, check_writable, sha256_of
 
 
 def listing(folder: Path) -> list[str]:
@@ -111,3 +112,28 @@ def test_a_link_stays_one_and_leads_to_the_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "redirected.txt").read_text() == "all"
     assert listing(tmp_path / "dev") == ["stdout"]
     assert listing(tmp_path) == ["dev", "disk", "latest.json", "next.json", "redirected.txt"]
+
+
+# --- before hours of work ----------------------------------------------------------------------------------------
+
+
+def test_a_source_is_not_to_be_replaced_whatever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "poses.pkl").write_text("poses")
+    (tmp_path / "other.pkl").write_text("poses")
+    os.link(tmp_path / "poses.pkl", tmp_path / "same.pkl")
+    monkeypatch.chdir(tmp_path)
+    for out in ("poses.pkl", tmp_path / "poses.pkl", tmp_path / "new" / ".." / "poses.pkl", "same.pkl"):
+        (tmp_path / "new").mkdir(exist_ok=True)
+        with pytest.raises(SkelactError, match="the output would replace its source"):
+            check_writable(out, [None, "a-zoo-name", tmp_path / "poses.pkl"])
+    check_writable("other.pkl", [tmp_path / "poses.pkl"])
+    assert {path.read_text() for path in tmp_path.glob("*.pkl")} == {"poses"}, "nothing was written to find that out"
+
+
+def test_the_hash_of_a_folder_is_that_of_its_files_in_the_order_of_their_names(tmp_path: Path) -> None:
+    names = [f"{k * 37 % 100:02d}.bin" for k in range(100)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    (tmp_path / "50").mkdir()
+    assert sha256_of(tmp_path) == hashlib.sha256("".join(sorted(names)).encode()).hexdigest()
+    assert sha256_of(tmp_path / "07.bin") == hashlib.sha256(b"07.bin").hexdigest()
