@@ -204,11 +204,14 @@ def test_segments_of_one_person_follow_one_another_however_short_they_may_be() -
             return chance.dirichlet([0.2] * len(CLASSES), len(super().scores_of(*arguments)))
 
     (track,) = people(SCENE, times_of(15, 3.0))
+    told = 0
     for _ in range(40):
         settings = TimelineSettings(min_duration_s=0, step_s=1.0)
         segments, _ = make_timelines(sequence_of([track]), LooksAtNothing(), CLASSES, settings)
+        told += len(segments)
         for one, other in pairwise(segments):
             assert one.stop_s <= other.start_s + 1e-6
+    assert told > 50, "often more than one"
 
 
 @pytest.mark.parametrize(("left_s", "back_s"), [(11, 15), (11, 13.3), (11.3, 13.6), (11.6, 13.9)])
@@ -239,6 +242,14 @@ def test_no_window_looks_across_a_cut() -> None:
     assert all(abs(first - last) < 100 for first, last in seen)
     assert segments[-1].stop_s == pytest.approx(12.0, abs=0.1), "and yet it is one person"
     assert {segment.track_ids for segment in segments} == {(1,)}
+
+
+def test_segments_begin_and_end_with_the_person_and_not_with_a_step_of_time() -> None:
+    track = raises_arms(29.97).cut(37, 233)
+    segments = segments_of([track])
+    assert [segment.class_name for segment in segments] == ["arms down", "arms up"]
+    assert segments[0].start_s == pytest.approx(37 / 29.97, abs=1e-6)
+    assert segments[-1].stop_s == pytest.approx(233 / 29.97, abs=1e-6)
 
 
 def test_nobody_gives_nothing() -> None:
