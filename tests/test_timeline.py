@@ -135,6 +135,22 @@ def test_frame_rates_agree_on_the_networks_input() -> None:
         np.testing.assert_allclose(score, 0.9, rtol=1e-5)
 
 
+def test_all_poses_of_a_window_are_where_somebody_was_at_their_time() -> None:
+    """Also the first and the last, which lie between two frames of the video."""
+    times = np.arange(30) / 10
+    keypoint = (1 + 100 * times[:, None, None] + np.zeros((30, 17, 2))).astype(np.float32)
+    walks = Track(1, 0, times, keypoint, np.ones((30, 17), np.float32))
+    found, _ = window_keypoint(Window(0.25, 1.25, (walks,)))
+    np.testing.assert_allclose(found[0, :, 0, 0], 1 + 100 * (0.25 + np.arange(RATE) / RATE), rtol=1e-5)
+
+
+def test_a_window_in_which_somebody_is_hardly_seen_is_none() -> None:
+    seen = np.ones((40, 17), np.float32)
+    seen[13:35] = 0  # of 4 s, between 1.3 and 3.5
+    track = Track(1, 0, np.arange(40) / 10, seen[..., None].repeat(2, axis=-1), seen)
+    assert [(window.start_s, window.stop_s) for window in lay_windows([track], 1, (2.0,))] == [(0.0, 2.0)]
+
+
 def test_everybody_and_every_two_who_are_near_are_asked() -> None:
     """Three stand in a row, two of them side by side."""
     stand = MOTIONS["stand"].motion
@@ -264,6 +280,8 @@ def test_scores_over_time_are_kept() -> None:
     assert timeline.scores.shape == (24, 3)
     assert (timeline.scores[:6, 1] < 0.1).all()
     assert (timeline.scores[10:16, 1] > 0.8).all()
+    _, (late,) = make_timelines(sequence_of([raises_arms(15).cut(60, 180)]), LooksAtWrists(), CLASSES)
+    np.testing.assert_allclose(late.start_s, np.arange(8, 24) * STEP_S, err_msg="who comes after 4 s has none before")
 
 
 def test_wrong_lengths_are_told() -> None:
@@ -311,6 +329,13 @@ def test_a_live_view_sees_what_a_whole_sequence_shows() -> None:
     assert all(now - start <= WINDOW_S + MIN_DURATION_S for start, now in starts.items())
 
 
+def test_who_has_just_come_has_a_window_once_they_are_there_for_half_of_one() -> None:
+    came = raises_arms(15).cut(45, 180)  # after 3 s
+    for now, spans in ((3.5, []), (3.9, []), (4.0, [(3.0, 4.0)]), (4.4, [(3.0, 4.4)]), (6.0, [(4.0, 6.0)])):
+        windows = windows_until([came.cut(0, round((now - 3) * 15))], now, 2)
+        assert [(window.start_s, window.stop_s) for window in windows] == [pytest.approx(span) for span in spans], now
+
+
 def test_a_grid_forgets_those_who_are_gone() -> None:
     grid = ScoreGrid(1.0)
     grid.add((1,), 0.0, 2.0, np.array([1.0, 0.0]))
@@ -346,6 +371,13 @@ def test_unknown_starts_below_the_threshold_and_ends_above_it() -> None:
     assert feed(segmenter, (0.61, 0.39), start_s=1) == [("end", "unknown", 1.0), ("start", "sit", 1.0)]
     assert feed(segmenter, (0.55, 0.45), start_s=2) == [], "a class that began goes on a little below"
     assert feed(segmenter, (0.49, 0.45), start_s=3) == [("end", "sit", 3.0), ("start", "unknown", 3.0)]
+
+
+def test_unknown_tells_how_sure_the_best_class_was() -> None:
+    segmenter = segmenter_with(unknown_below=0.6)
+    feed(segmenter, (0.4, 0.3), (0.5, 0.3))
+    (ended,) = segmenter.close((1,))
+    assert (ended.class_name, ended.score) == ("unknown", pytest.approx(0.45))
 
 
 def test_what_grew_sure_slowly_began_where_it_was_nearly_so() -> None:
