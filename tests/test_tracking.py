@@ -15,7 +15,7 @@ from skelact.errors import SkelactError
 from skelact.linking import clothes_colour
 from skelact.persons import centre_distance, main_persons, rank_tracks
 from skelact.structures import Array, FramePoses, Track
-from skelact.tracking import TRACKERS, Mending, Tracker, build_tracks
+from skelact.tracking import TRACKERS, Mending, Tracker, build_tracks, stretch
 
 FPS = 30.0
 SIZE = (640, 360)  # width, height
@@ -212,6 +212,24 @@ def test_short_gaps_are_interpolated_and_long_ones_left_empty() -> None:
     error = np.linalg.norm(track.keypoint[20:29] - whole.keypoint[20:29], axis=-1)
     assert error.mean() < 0.05 * 270, "joints between two known frames are near their real places"
     assert not track.present[50:60].any()
+
+
+def test_who_is_looked_for_in_every_third_frame_is_in_all() -> None:
+    """They come in the third of these frames and are missed in the fifth; from the last on they stay as they were."""
+    walks = person(100, 200, range(4))
+    walks.keypoint[..., 0] = np.array([30, 60, 0, 120], np.float32)[:, None]
+    for values in (walks.keypoint, walks.keypoint_score, walks.bbox, walks.bbox_score):
+        values[2] = 0  # type: ignore[index]
+    times = np.arange(20) / FPS
+    whole = stretch(replace(walks, start_frame=2), 3, times)
+    assert (whole.start_frame, whole.stop_frame) == (6, 18)
+    np.testing.assert_array_equal(whole.time_s, times[6:18])
+    np.testing.assert_allclose(whole.keypoint[:, 5, 0], [30, 40, 50, 60, 0, 0, 0, 0, 0, 120, 120, 120], atol=1e-4)
+    assert whole.bbox is not None
+    assert whole.bbox_score is not None
+    np.testing.assert_array_equal(whole.bbox.any(axis=1), whole.present)
+    assert np.flatnonzero(whole.bbox_score[:10]).tolist() == [0, 3, 9], "frames in which they were really found"
+    assert stretch(replace(walks, start_frame=2), 3, times[:17]).stop_frame == 17, "as far as the video goes"
 
 
 def test_two_who_hug_are_two() -> None:
