@@ -312,6 +312,25 @@ def test_people_who_never_share_a_frame_are_infinitely_far() -> None:
     assert centre_distance(person(100, 200, range(30)), person(100, 200, range(30, 60))) == float("inf")
 
 
+@pytest.mark.parametrize("fps", [10.0, 30.0, 60.0])
+def test_a_tracker_waits_for_a_second_at_any_frame_rate(fps: float) -> None:
+    """ultralytics counts frames, of which it thinks that there are 30 a second."""
+
+    def numbers(away_s: float) -> set[int]:
+        tracker = Tracker(fps=fps)
+        box, nobody = np.array([[300, 100, 360, 300]], np.float32), np.zeros((0, 4), np.float32)
+        found = []
+        for t in range(round((2 + away_s) * fps)):
+            bbox = nobody if 1 <= t / fps < 1 + away_s else box
+            N = len(bbox)
+            poses = FramePoses(t, t / fps, np.zeros((N, 17, 2)), np.ones((N, 17)), bbox, np.full(N, 0.9, np.float32))
+            found += tracker.update(poses, np.zeros((*IMG_SHAPE, 3), np.uint8)).tolist()
+        return set(found) - {0}
+
+    assert len(numbers(0.7)) == 1
+    assert len(numbers(1.4)) == 2
+
+
 def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SkelactError, match="neither a YAML file nor one of bytetrack"):
         Tracker("kalman9000")
