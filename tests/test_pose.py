@@ -310,8 +310,9 @@ def test_a_published_model_put_into_the_cache_by_hand(
 
 @pytest.mark.parametrize("num_classes", [1, 3])
 def test_of_what_a_network_suggests_the_same_is_kept_as_by_ultralytics(num_classes: int) -> None:
-    from ultralytics.utils import nms
+    from ultralytics.utils import DEFAULT_CFG, nms
 
+    assert DEFAULT_CFG.iou == IOU
     for seed in range(20):
         rng = np.random.default_rng(seed)
         bodies = rng.uniform(50, 500, (6, 4))
@@ -376,6 +377,14 @@ def test_one_body_with_its_arms_here_or_there() -> None:
     keypoint[1, 7:11] += (70, -90)
     assert np.linalg.norm(keypoint[1] - keypoint[0], axis=1).mean() > 0.05 * (bbox[0, 3] - bbox[0, 1])
     assert single_bodies(keypoint, bbox, np.array([0.9, 0.4])).tolist() == [0]
+
+
+@pytest.mark.parametrize("score", [(0.9, 0.4), (0.4, 0.9)])
+def test_one_body_whole_and_cut_off_at_the_hips(score: tuple[float, float]) -> None:
+    """The lower box is half as high; how near the joints are is told by the higher one, whichever is surer."""
+    keypoint, bbox = bodies((100, 200), (108, 200))
+    bbox[1, 3] -= 100
+    assert single_bodies(keypoint, bbox, np.array(score)).tolist() == [int(np.argmax(score))]
 
 
 def test_two_who_embrace_are_two() -> None:
