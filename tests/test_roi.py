@@ -57,6 +57,15 @@ def test_feet_below_the_picture_are_at_its_edge() -> None:
     assert len(keep_inside(sequence_of(cut_off), [Region.parse("0,0 1,0 1,1 0,1")]).tracks) == 1
 
 
+def test_who_matters_is_told_by_what_is_seen_in_the_region() -> None:
+    """Of a video; the persons of a pickle have the order of their file."""
+    passer, stander = walking(person(1, x=300), 10.0), person(2, x=160)
+    passer_by = sequence_of(passer, stander)
+    assert [track.track_id for track in keep_inside(passer_by, [LEFT]).tracks] == [1, 2]
+    of_video = replace(passer_by, provenance={"pose_model": "yolo.pt"})
+    assert [track.track_id for track in keep_inside(of_video, [LEFT]).tracks] == [2, 1]
+
+
 def test_poses_in_3d_are_in_no_region_of_a_picture() -> None:
     flat = person(1, x=320)
     solid = replace(flat, keypoint=np.concatenate([flat.keypoint, flat.keypoint[..., :1]], axis=-1), bbox=None)

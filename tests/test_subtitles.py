@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from skelact.elan import to_eaf
-from skelact.structures import Prediction, SourceResult
+from skelact.structures import PoseSequence, Prediction, SourceResult, VideoInfo
 from skelact.subtitles import clock, to_srt, to_vtt
 
 
@@ -54,6 +55,23 @@ def test_vtt_has_a_cue_for_each_segment() -> None:
         '00:00:01.000 --> 00:00:04.000\n<v Person 2>say "&lt;b&gt;hi&lt;/b&gt;" &amp; wave → leave\n\n'
         "01:01:01.000 --> 01:01:02.250\n<v Persons 1, 2>shake hands\n"
     )
+
+
+def test_cues_come_by_the_time_at_which_they_start() -> None:
+    """Whoever is told of first: players that stream take them as they come."""
+    backwards = replace(RESULT, predictions=RESULT.predictions[::-1])
+    assert to_vtt(backwards) == to_vtt(RESULT)
+
+
+def test_times_count_from_the_start_of_the_file_as_players_do() -> None:
+    """Where the sound begins 2.5 s before the first picture."""
+    info = VideoInfo("a.mp4", (360, 640), 30.0, 60, start_s=2.5)
+    sequence = PoseSequence(info, (), 60, "coco", np.arange(60) / 30)
+    result = SourceResult("a.mp4", sequence, (segment(0.5, 1.25, "walk", 1),))
+    assert to_srt(result) == "1\n00:00:03,000 --> 00:00:03,750\nPerson 1: walk\n\n"
+    assert "00:00:03.000 --> 00:00:03.750\n" in to_vtt(result)
+    slots = ElementTree.fromstring(to_eaf(result)).iter("TIME_SLOT")
+    assert [slot.get("TIME_VALUE") for slot in slots] == ["3000", "3750"]
 
 
 def test_nothing_to_tell_is_an_empty_file() -> None:
