@@ -69,6 +69,13 @@ def test_a_class_called_train_beside_others_is_a_class(tmp_path: Path) -> None:
     assert not told.split
 
 
+def test_a_folder_called_train_that_few_lie_in_is_no_split(tmp_path: Path) -> None:
+    names = ("train/express/a.mp4", "bus/b.mp4", "bus/c.mp4", "car/d.mp4")
+    told = label_clips(find_clips([videos(tmp_path, *names)]))
+    assert told.class_names == ("bus", "car", "express")
+    assert not told.split
+
+
 def test_videos_in_no_folder_have_no_label(tmp_path: Path) -> None:
     told = label_clips(find_clips([videos(tmp_path, "a.mp4", "b.mp4")]))
     assert told.source == "none"
@@ -105,12 +112,35 @@ def test_a_table_has_the_first_word(tmp_path: Path) -> None:
     assert told.split == {"train": ("c", "wave/a"), "val": ("wave/b",)}
 
 
+def test_a_table_as_excel_writes_it(tmp_path: Path) -> None:
+    """With a byte order mark, Windows' line ends, and spaces that somebody typed."""
+    clips = find_clips([videos(tmp_path / "v", "a.mp4", "größer.mp4")])
+    text = "path,label\r\na.mp4, wave\r\n\r\ngrößer.mp4,walk \r\n"
+    (tmp_path / "labels.csv").write_bytes(text.encode("utf-8-sig"))
+    told = label_clips(clips, tmp_path / "labels.csv")
+    assert named(dict(told.label), told.class_names) == {"a": "wave", "größer": "walk"}
+
+
 def test_a_table_with_numbers_keeps_them(tmp_path: Path) -> None:
     clips = find_clips([videos(tmp_path / "v", "a.mp4", "b.mp4")])
     (tmp_path / "labels.csv").write_text("a.mp4,3\nb.mp4,0\n")
     told = label_clips(clips, tmp_path / "labels.csv")
     assert dict(told.label) == {"a": 3, "b": 0}
     assert told.class_names == ("0", "1", "2", "3")
+
+
+def test_a_table_for_clips_that_have_classes_already_keeps_their_numbers(tmp_path: Path) -> None:
+    clips, table = find_clips([videos(tmp_path / "v", "a.mp4", "b.mp4")]), tmp_path / "labels.csv"
+    known = ("walk", "sit", "fall")
+    for text in ("a.mp4,fall\nb.mp4,sit\n", "a.mp4,2\nb.mp4,1\n"):
+        table.write_text(text)
+        told = label_clips(clips, table, known)
+        assert (dict(told.label), told.class_names) == ({"a": 2, "b": 1}, known)
+    table.write_text("a.mp4,wave\nb.mp4,sit\n")
+    assert label_clips(clips, table, known).class_names == ("sit", "wave"), "other classes than those"
+    table.write_text("a.mp4,3\nb.mp4,1\n")
+    with pytest.raises(SkelactError, match="expected class names, or indices below 3, found 3"):
+        label_clips(clips, table, known)
 
 
 def test_a_table_tells_what_each_part_of_a_video_shows(tmp_path: Path) -> None:

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 from skelact.errors import SkelactError
-from skelact.structures import Array, PoseSequence, Prediction, PredictionSet, SourceResult, Track, VideoInfo
+from skelact.structures import (
+    Array,
+    PoseSequence,
+    Prediction,
+    PredictionSet,
+    SourceResult,
+    Timeline,
+    Track,
+    VideoInfo,
+)
 from skelact.writers import CSV_FIELDS, to_csv, to_json, write_json, write_text
 
 CLASSES = ("wave", 'say "hi", loudly', "größer werden")
@@ -107,6 +116,33 @@ def test_json_of_predictions(predictions: PredictionSet) -> None:
     assert (found["class_name"], found["score"]) == (CLASSES[1], 0.7)
     assert found["top_k"] == [{"class_name": CLASSES[1], "score": 0.7}, {"class_name": "wave", "score": 0.25}]
     assert found["scores"] == [0.25, 0.7, 0.05], "in the order of class_names"
+
+
+def test_json_shows_people_as_they_are_in_the_middle() -> None:
+    """Or, where they are not seen then, as near to it as may be."""
+    walks = track(1, 30, 60)  # from 1 s to 3 s, and not seen in the third of these frames
+    walks.keypoint[..., 0] += np.where(walks.present, np.arange(60), 0)[:, None]
+    found = {}
+    for start_s, stop_s in ((1.0, 3.0), (1.0, 1 + 4.4 / 30), (0.0, 0.5), (2.9, 9.0)):
+        told = replace(prediction(1), start_s=start_s, stop_s=stop_s)
+        results = (SourceResult("a.mp4", sequence(track(2, 0, 90), walks), (told,)),)
+        ((person,),) = (
+            each["people"] for each in to_json(PredictionSet(results, CLASSES, []))["results"][0]["predictions"]
+        )
+        assert person["track_id"] == 1
+        assert person["keypoint_score"] == [0.8] * 17
+        assert person["time_s"] == pytest.approx(1 + (person["keypoint"][0][0] - 100) / 30)
+        found[start_s, stop_s] = round(30 * (person["time_s"] - 1))
+    assert list(found.values()) == [30, 3, 0, 59]
+
+
+def test_json_of_a_timeline_tells_the_classes_that_ever_have_a_score_to_speak_of(predictions: PredictionSet) -> None:
+    scores = np.array([[0.9, 0.06, 0.04], [0.98, 0.0, 0.02], [0.98, 0.0, 0.02]], np.float32)
+    timeline = Timeline((2,), np.array([0.0, 0.5, 2.0]), 0.5, scores)
+    result = replace(predictions.results[0], granularity="timeline", timelines=(timeline,))
+    (told,) = to_json(replace(predictions, results=(result,)))["results"][0]["timelines"]
+    assert (told["track_ids"], told["step_s"], told["start_s"]) == ([2], 0.5, [0.0, 0.5, 2.0])
+    assert told["scores"] == {CLASSES[0]: [0.9, 0.98, 0.98], CLASSES[1]: [0.06, 0.0, 0.0]}
 
 
 def test_json_of_failures(predictions: PredictionSet) -> None:
@@ -207,3 +243,11 @@ def test_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
     with pytest.raises(SkelactError, match="expected a file, found a folder; add a file name"):
         write_text("a", str(tmp_path))
+
+
+def test_names_that_are_no_unicode_or_command_a_terminal_are_written_as_escapes(tmp_path: Path) -> None:
+    write_json({"source": "caf\udce9 \x1b[31m größer.mp4"}, str(tmp_path / "a.json"))
+    text = (tmp_path / "a.json").read_bytes().decode("utf-8")
+    assert json.loads(text) == {"source": "caf\udce9 \x1b[31m größer.mp4"}
+    write_text("caf\udce9 \x1b[31m größer\n", str(tmp_path / "a.csv"))
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "caf\\udce9 \\u001b[31m größer\n"
