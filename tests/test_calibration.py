@@ -70,6 +70,8 @@ def test_the_mean_over_clips_is_what_is_calibrated() -> None:
     clips = np.stack([logits, logits], axis=1)
     assert fit_temperature(clips, labels) == fit_temperature(logits, labels)
     assert scores_of(clips).shape == (500, 5)
+    other = np.stack([logits, logits[::-1]], axis=1)
+    np.testing.assert_allclose(scores_of(other), (softmax(logits) + softmax(logits)[::-1]) / 2)
 
 
 def test_coverage_and_risk_by_hand() -> None:

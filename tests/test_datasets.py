@@ -698,6 +698,7 @@ ONE = {"class_names": ("walk", "wave")}
         (ONE, {"frame_dir": "a", "seed": 1}, "found different samples of the same name in"),
         (ONE, {"frame_dir": "a", "label": 1}, "found different samples of the same name in"),
         (ONE, {"frame_dir": "a", "keypoint_score": ...}, "found different samples of the same name in"),
+        (ONE, {"frame_dir": "a", "keypoint_score": 0 * sample("a")["keypoint_score"]}, "found different samples of"),
         (ONE, {"frame_dir": "a", "img_shape": (1, 1)}, "found different samples of the same name in"),
         (ONE, {"label": 2}, "expected labels in 0 to 1, as its class names, found [2]"),
         ({"class_names": ("walk", "walk")}, {}, "expected different class names, found 'walk' twice"),
@@ -721,6 +722,27 @@ def test_one_dataset_is_too_few(tmp_path: Path) -> None:
         merge([one])
     with pytest.raises(SkelactError, match="found one twice"):
         merge([one, one])
+
+
+def test_a_sample_that_is_trained_on_here_and_tested_on_there_is_mentioned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = saved(tmp_path / "one.pkl", sample("a"), sample("b"), split={"train": ("a",), "val": ("b",)})
+    two = saved(tmp_path / "two.pkl", sample("a"), sample("c"), split={"train": ("c",), "val": ("a",)})
+    own = saved(tmp_path / "own.pkl", sample("d"), split={"train": ("d",), "all": ("d",)})
+    merge([one, own])
+    assert "split" not in caplog.text, "of a dataset that says so itself nothing is said"
+    merge([one, two])
+    assert "the datasets split 1 samples differently: they are in both train and val now" in caplog.text
+
+
+def test_a_layout_that_one_dataset_tells_is_that_of_all(tmp_path: Path) -> None:
+    guessed, told = saved(tmp_path / "one.pkl", sample("a"), layout=None), saved(tmp_path / "two.pkl", sample("b"))
+    other = saved(tmp_path / "three.pkl", sample("c"), layout=None)
+    for pair, expected in (([guessed, told], False), ([told, guessed], False), ([guessed, other], True)):
+        merge(pair, tmp_path / "both.pkl")
+        both = load_annotations(tmp_path / "both.pkl")
+        assert (both.layout, both.layout_guessed) == ("coco", expected)
 
 
 def test_samples_without_splits_are_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -231,7 +231,10 @@ def test_3d_poses_are_seen_from_the_front(tmp_path: Path) -> None:
     render_poses(sequence, [], tmp_path / "b.mp4")
     image = next(read_frames(tmp_path / "b.mp4")).image
     height, width = image.shape[:2]
-    assert image[: height // 2].max() > 150  # the head is up
+    above, below = image[: height // 3], image[-height // 3 :]
+    assert above[:, : width // 2].max() > 150  # the head is up, left of the middle
+    assert above[:, width // 2 :].max() < 80  # and all else is not
+    assert below[:, width // 2 :].max() > 150
     assert image[-height // 20 :].max() < 80
     assert image[:, : width // 10].max() < 80
     assert (Overlay(sequence).draw(blank(), 0) == 90).all()  # a video has no place for metres

@@ -144,6 +144,12 @@ def test_a_layout_from_a_file_by_joint_names(tmp_path: Path) -> None:
     assert load_layout(written(tmp_path, by_index)) == Layout(**{**layout.to_dict(), "name": "arms"})
 
 
+def test_a_joint_on_no_edge_is_its_own_parent(tmp_path: Path) -> None:
+    """A ball, a tool: it has no bone, rather than one that hangs from the middle of the body."""
+    layout = load_layout(written(tmp_path, {**ARM, "joints": [*ARM["joints"], "ball"]}))
+    assert layout.bone_parents == (0, 0, 0, 3)
+
+
 def test_a_layout_says_which_bones_it_wants(tmp_path: Path) -> None:
     layout = load_layout(written(tmp_path, {**ARM, "bone_parents": ["shoulder", "shoulder", "left_hand"]}))
     assert layout.bone_parents == (0, 0, 1)
