@@ -91,6 +91,11 @@ class PublisherRequest(BaseHTTPRequestHandler):
             return None
         if answer == "slow":
             time.sleep(0.5)
+        if answer == "trickle":
+            for k in range(half, len(content), 20_000):
+                time.sleep(0.15)
+                self.wfile.write(content[k : k + 20_000])
+            return None
         self.wfile.write(content[half:])
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -434,10 +439,13 @@ def test_a_fused_name_resolves_to_all_its_streams(publisher: Publisher, cache: P
         zoo.fetch("both")
 
 
-def test_a_file_resolves_to_itself(publisher: Publisher, tmp_path: Path) -> None:
+def test_a_file_resolves_to_itself(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = tmp_path / "mine.pt"
     mine.write_bytes(b"")
     assert zoo.resolve(mine) == zoo.resolve(str(mine)) == [zoo.ResolvedModel(mine, 1.0, None)]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "walk").write_bytes(b"")
+    assert zoo.resolve("walk") == [zoo.ResolvedModel(Path("walk"), 1.0, None)], "a file comes before a name"
     with pytest.raises(SkelactError, match="a folder, not a checkpoint file"):
         zoo.resolve(tmp_path)
     assert publisher.requests == []
@@ -530,6 +538,40 @@ def test_the_commands_import_nothing_heavy() -> None:
     root = Path(__file__).parents[1]
     loaded = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == ""
+
+
+def test_a_slow_download_is_waited_for_as_long_as_something_comes(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience is for a network from which nothing comes; this one takes twice as long, bit by bit."""
+    monkeypatch.setattr(zoo, "PATIENCE_S", 0.6)
+    publisher.answers = ["trickle"]
+    assert zoo.fetch("walk").read_bytes() == publisher.files["/zoo/walk.pth"]
+    assert len(publisher.requests) == 1
+
+
+def test_what_is_left_of_a_file_without_a_hash_is_not_gone_on_with(publisher: Publisher, cache: Path) -> None:
+    """Nothing tells whether it is the beginning of the one that is published now."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("weights", bytes(1000))
+    publisher.files["/pose.pt"] = packed.getvalue()
+    cache.mkdir()
+    (cache / "pose.pt.part").write_bytes(b"of last year's")
+    path = zoo.fetch_patiently(zoo.yolo_pose("pose.pt"))
+    assert path.read_bytes() == packed.getvalue()
+    assert publisher.requests == [("/pose.pt", None)]
+
+
+@pytest.mark.parametrize("value", ["", "0", "false", "No", " off ", "n", None])
+def test_ways_to_say_that_the_network_is_allowed(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKELACT_OFFLINE", "1")
+    assert zoo.offline()
+    if value is None:
+        monkeypatch.delenv("SKELACT_OFFLINE")
+    else:
+        monkeypatch.setenv("SKELACT_OFFLINE", value)
+    assert not zoo.offline()
 
 
 def test_a_download_without_an_end_is_given_up(
