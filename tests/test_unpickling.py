@@ -470,6 +470,14 @@ def test_arrays_that_reach_into_memory(tmp_path: Path, attack: Callable[[], Any]
     assert "refused, nothing was run" in done.stdout or "expected a pickle" in done.stdout
 
 
+def test_an_array_that_is_made_cannot_be_made_anew(tmp_path: Path) -> None:
+    """Numpy would let its memory go, whoever looks at it."""
+    state = (1, (1,), np.dtype("i8"), False, b"BBBBBBBB")
+    made_twice = Calls(FROM_BUFFER, b"AAAAAAAA", np.dtype("i8"), (1,), "C", state=state)
+    with pytest.raises(SkelactError, match="refused, nothing was run: .* it wants to change an array"):
+        load_pickle(saved(tmp_path, made_twice))
+
+
 # --- checkpoints as torch writes them ----------------------------------------------------------------------------
 
 
