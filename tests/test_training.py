@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,14 +23,15 @@ from skelact import training
 from skelact.annotations import Annotation, AnnotationSet, save_annotations
 from skelact.checkpoint import load_checkpoint
 from skelact.cli import main
-from skelact.clips import STREAMS
+from skelact.clips import STREAMS, ClipSettings
+from skelact.dataset import ClipDataset
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
 from skelact.recipes import RECIPES
 from skelact.run_folder import RunFolder
-from skelact.skeleton import Layout
+from skelact.skeleton import COCO, NTU, Layout
 from skelact.training import train
-from skelact.weights import shipped_path
+from skelact.weights import shipped_path, streams
 
 TINY = replace(
     RECIPES["published"], epochs=3, repeat=2, batch_size=4, clip_len=16, num_person=1, lr=0.2, auto_scale_lr=True
@@ -577,3 +580,203 @@ def test_clips_are_mixed_and_features_dropped_where_wanted(data: Path, tmp_path:
     assert not equal(last["plain"], last["dropped"])
     clips = load_checkpoint(last["plain"]).clips
     assert (clips.hidden_joints, clips.binary_scores) == (("nose",), True)
+
+
+# --- step by step ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_learning_rate_rises_and_falls_step_by_step(data: Path, tmp_path: Path, scaled: bool) -> None:
+    settings = replace(TINY, epochs=4, warmup_epochs=2.0, lr=0.02, auto_scale_lr=scaled)
+    train(data, tmp_path / "run", settings, progress=False)
+    with (tmp_path / "run" / "log.csv").open(newline="") as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    done = np.arange(4) + 5 / 6  # at the last of an epoch's six steps
+    expected = np.minimum(1, done / 2) * (1 + np.cos(math.pi * done / 4)) / 2 * 0.02 * (4 / 128 if scaled else 1)
+    np.testing.assert_allclose(rates, expected, rtol=2e-3)
+
+
+def test_settings_of_the_optimiser_reach_it(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+
+    class Told(torch.optim.SGD):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            told.append(options)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(torch.optim, "SGD", Told)
+    settings = replace(TINY, epochs=1, momentum=0.8, weight_decay=1e-3)
+    train(data, tmp_path / "run", settings, progress=False)
+    lr = 0.2 * 4 / 128
+    assert told == [{"lr": lr, "momentum": 0.8, "weight_decay": 1e-3, "nesterov": True}]
+
+
+def test_smoothed_labels_are_another_lesson(data: Path, tmp_path: Path) -> None:
+    for smoothing in (0.0, 0.4):
+        settings = replace(TINY, epochs=1, label_smoothing=smoothing)
+        train(data, tmp_path / str(smoothing), settings, progress=False)
+    assert not equal(tmp_path / "0.0" / "last.safetensors", tmp_path / "0.4" / "last.safetensors")
+
+
+def test_an_average_forgets_the_first_weights_soon() -> None:
+    """Its memory grows: of n steps it keeps (1 + n) / (10 + n) of what it was, and no more than is asked."""
+    for decay, kept in ((0.99, (2 / 11, 3 / 12, 4 / 13)), (0.2, (2 / 11, 0.2, 0.2))):
+        network = torch.nn.BatchNorm1d(1)
+        average = training.Average(network, decay)
+        torch.nn.init.constant_(network.weight, 11.0)  # from 1
+        network(torch.ones(2, 1))
+        for n in range(3):
+            average.update(network)
+            assert average.network.weight.item() == pytest.approx(11 - 10 * math.prod(kept[: n + 1]))
+        assert average.network.num_batches_tracked == 1
+
+
+def test_processes_share_an_epoch_and_each_epoch_has_its_own_order_and_clips() -> None:
+    orders = []
+    for epoch in range(2):
+        parts = []
+        for rank in range(2):
+            sampler = training.EpochSampler(11, seed=3, rank=rank, count=2)
+            sampler.epoch = epoch
+            parts.append(list(sampler))
+        assert [len(part) for part in parts] == [6, 6]
+        assert {index // 11 for part in parts for index in part} == {epoch}, "clips of this epoch"
+        assert {index % 11 for part in parts for index in part} == set(range(11))
+        orders.append([index % 11 for index in parts[0]])
+        batches = list(training.EvenBatches(sampler, 4))
+        assert [len(batch) for batch in batches] == [3, 3]
+        assert [index for batch in batches for index in batch] == parts[1]
+    assert orders[0] != orders[1]
+    alone = training.EpochSampler(10, seed=3, rank=0, count=1)
+    assert [len(batch) for batch in training.EvenBatches(alone, 4)] == [4, 3, 3], "no batch of two clips"
+
+
+def test_clips_and_labels_are_mixed_alike() -> None:
+    torch.manual_seed(0)
+    target = torch.arange(8)
+    clips = torch.nn.functional.one_hot(target).float()
+    run: Any = SimpleNamespace(settings=replace(TINY, mixup=0.4))
+    for _ in range(5):
+        mixed, other, share = training._Run._mix(run, clips, target)
+        torch.testing.assert_close(mixed, share * clips + (1 - share) * clips[other])
+
+
+def test_rare_classes_weigh_as_much_as_others_and_all_as_much_as_before() -> None:
+    logits, target = torch.randn(8, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0] * 6 + [1] * 2)
+    each = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    run: Any = SimpleNamespace(settings=TINY, weight=None)
+    torch.testing.assert_close(training._Run._loss(run, logits, target), each.mean())
+    run.weight = torch.tensor([1 / 6, 1 / 2])
+    torch.testing.assert_close(training._Run._loss(run, logits, target), (each[:6].mean() + each[6:].mean()) / 2)
+
+
+# --- what is trained on ------------------------------------------------------------------------------------------
+
+
+def test_samples_in_both_splits_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    whole = dataset()
+    training.prepare(whole, QUICK)
+    assert "are trained on" not in caplog.text
+    leaky = {**whole.split, "val": (*whole.split["val"], "s0", "s1")}
+    training.prepare(replace(whole, split=leaky), QUICK)
+    assert "2 of the 6 samples of split val are trained on" in caplog.text
+
+
+def test_long_samples_make_clips_of_a_hundred_frames() -> None:
+    whole = dataset()
+    long = [
+        replace(a, keypoint=a.keypoint.repeat(5, axis=1), keypoint_score=np.repeat(a.keypoint_score, 5, axis=1))
+        for a in whole.annotations
+    ]
+    job = training.prepare(replace(whole, annotations=long), replace(QUICK, clip_len=None))
+    assert job.clips.clip_len == 100
+    middle = [replace(a, keypoint=a.keypoint[:, :1].repeat(64, axis=1), keypoint_score=None) for a in whole.annotations]
+    assert training.prepare(replace(whole, annotations=middle), replace(QUICK, clip_len=None)).clips.clip_len == 64
+
+
+def test_a_checkpoint_tells_the_pictures_that_it_knows(data: Path, tmp_path: Path) -> None:
+    """Where it looks at them: ``predict`` warns of another aspect ratio."""
+    once = replace(TINY, epochs=1)
+    whole = dataset()
+    mixed = [replace(whole.annotations[0], img_shape=(720, 1280)), *whole.annotations[1:]]
+    save_annotations(replace(whole, annotations=mixed), tmp_path / "mixed.pkl")
+    for name, path, settings, expected in (
+        ("one", data, once, [400, 400]),
+        ("several", tmp_path / "mixed.pkl", once, None),
+        ("none", data, replace(once, normaliser="body"), None),
+    ):
+        report = train(path, tmp_path / name, settings, progress=False)
+        assert load_checkpoint(report.last).provenance.get("img_shape") == expected, name
+
+
+def test_the_callers_random_numbers_stay_as_they_are(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    train(data, tmp_path / "run", replace(TINY, epochs=1), progress=False)
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+def test_the_fusions_of_training_are_those_of_the_zoo() -> None:
+    for name, weights in (("two-stream", training.TWO_STREAM), ("four-stream", training.FOUR_STREAM)):
+        assert {model.stream: weight for model, weight in streams(f"ntu60-2d-{name}")} == weights
+
+
+def test_the_rows_of_a_head_follow_their_classes(tmp_path: Path) -> None:
+    whole = dataset()
+    three = [replace(a, label=k % 3) for k, a in enumerate(whole.annotations)]
+    save_annotations(replace(whole, annotations=three, class_names=("a", "b", "c")), tmp_path / "set.pkl")
+    first = train(tmp_path / "set.pkl", tmp_path / "first", replace(QUICK, epochs=1), progress=False)
+    other = replace(whole, annotations=three, class_names=("c", "a", "b"))
+    network = training._network(training.prepare(other, QUICK, init=first.best))
+    before = weights_of(first.best)["cls_head.fc.weight"]
+    np.testing.assert_array_equal(network.state_dict()["cls_head.fc.weight"].numpy(), before[[2, 0, 1]])
+
+
+# --- random clips ------------------------------------------------------------------------------------------------
+
+INTERPOLATED = ClipSettings(COCO, clip_len=16, num_person=1, normaliser="body", sampling="interpolate")
+
+
+def clips_of(settings: ClipSettings = INTERPOLATED, count: int = 8, **options: Any) -> Any:
+    """Of the first sample, in one epoch after another."""
+    layout, dims = ("coco", 2) if settings.dims == 2 else ("nturgb+d", 3)
+    annotations = dataset(joints=settings.layout.num_joints, dims=dims, layout=layout).annotations
+    data = ClipDataset(annotations, [0], settings, train=True, **options)
+    return np.stack([data[index][0].numpy() for index in range(count)])
+
+
+def test_each_epoch_has_other_clips_and_each_seed_too() -> None:
+    uniform = replace(INTERPOLATED, sampling="uniform", normaliser="published")
+    one, again, other = (clips_of(uniform, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+    assert len({clip.tobytes() for clip in one}) > 4
+
+
+def test_a_crop_is_a_part_of_the_sample() -> None:
+    whole, cropped = clips_of(), clips_of(augmentations=("crop",))
+    assert (whole == whole[0]).all()
+    lengths = np.abs(cropped[:, 0, -1, 0, 0] - cropped[:, 0, 0, 0, 0])
+    full = abs(whole[0, 0, -1, 0, 0] - whole[0, 0, 0, 0, 0])
+    assert (lengths < full).all()
+    assert (lengths > 0.6 * full).all()
+    assert np.ptp(lengths) > 0.05 * full
+
+
+def test_augmentations_are_as_strong_as_is_asked() -> None:
+    chosen = ("rotate", "scale", "shift", "noise", "offset")
+    changes = [
+        np.abs(clips_of(augmentations=chosen, augment_strength=strength) - clips_of()).mean()
+        for strength in (0.0, 0.5, 1.0)
+    ]
+    assert changes[0] < 1e-6 < 0.5 * changes[2] < 1.2 * changes[1] < changes[2]
+
+
+def test_people_in_3d_are_turned_about_what_is_up_for_their_normaliser() -> None:
+    for normaliser, up in (("body", 1), ("published", 2)):
+        settings = ClipSettings(NTU, dims=3, with_score=False, clip_len=16, num_person=1, normaliser=normaliser)
+        settings = replace(settings, sampling="interpolate")
+        turned, plain = clips_of(settings, augmentations=("rotate",)), clips_of(settings)
+        changed = np.abs(turned - plain).max(axis=(0, 1, 2, 3))
+        assert (changed > 1e-3).tolist() == [axis != up for axis in range(3)], normaliser

@@ -474,7 +474,7 @@ def test_an_array_that_is_made_cannot_be_made_anew(tmp_path: Path) -> None:
     """Numpy would let its memory go, whoever looks at it."""
     state = (1, (1,), np.dtype("i8"), False, b"BBBBBBBB")
     made_twice = Calls(FROM_BUFFER, b"AAAAAAAA", np.dtype("i8"), (1,), "C", state=state)
-    with pytest.raises(SkelactError, match="refused, nothing was run: .* it wants to change an array"):
+    with pytest.raises(SkelactError, match=r"refused, nothing was run: .* it wants to change an array"):
         load_pickle(saved(tmp_path, made_twice))
 
 
