@@ -728,6 +728,7 @@ ATTACKS: dict[str, Callable[[Path], Any]] = {
     "torch.load": lambda s: Calls(torch.load, str(s)),
     "torch.from_file": lambda s: Calls(torch.from_file, str(s), True, 4),
     "getattr": lambda s: Calls(builtins.getattr, Calls(builtins.__import__, "os"), "system"),
+    "getattr of what may be called": lambda s: Calls(builtins.getattr, OrderedDict, "fromkeys"),
     "inside a tensor": lambda s: Calls(torch.storage._load_from_bytes, pickle.dumps(Calls(os.system, shell(s)), 2)),
     "inside an unknown class": lambda s: Calls(dict, [("a", [Calls(os.system, shell(s))])]),
     "a layer": lambda s: torch.nn.Conv2d(1, 1, 1),
