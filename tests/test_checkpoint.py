@@ -399,6 +399,7 @@ def test_layout_and_channels_are_read_off_the_tensors(
         ((12, 24), (1, 2)),
         ((12, 12, 24, 24, 48), (1, 1, 2, 1, 2)),
         ((18, 18, 18, 18, 18, 36), (1, 1, 1, 1, 1, 2)),
+        ((12, 18, 36), (1, 1, 2)),
     ],
 )
 @pytest.mark.parametrize("num_classes", [2, 120])
