@@ -8,7 +8,7 @@ import pytest
 from clean_poses import HEIGHT, SIZE, as_track, true_joints
 
 from skelact.annotations import Annotation
-from skelact.cleaning import Cleaning, OneEuro, clean_track, fill_gaps, smooth
+from skelact.cleaning import Cleaning, OneEuro, clean_track, fill_gaps, smooth, without_outliers
 from skelact.pipeline import annotation_sequence
 from skelact.structures import Array, Track
 
@@ -74,6 +74,18 @@ def test_a_person_in_3d_has_no_scores() -> None:
     assert not cleaned.keypoint[:5].any()
     before, after = (np.linalg.norm(each - joints, axis=-1)[5:].mean() for each in (found, cleaned.keypoint))
     assert after < 0.7 * before
+
+
+@pytest.mark.parametrize(("dims", "nothing", "jump"), [(2, 0.05, 20.0), (3, 5e-5, 0.2)])
+def test_an_outlier_is_one_in_pixels_and_in_metres(dims: int, nothing: float, jump: float) -> None:
+    """Of somebody who stands still, with a joint that is off by next to nothing once, and once by much."""
+    still = np.ones((60, 17, dims))
+    found = still.copy()
+    found[20, 9] += nothing
+    found[40, 9] += jump
+    cleaned = without_outliers(found, FPS, Cleaning())
+    np.testing.assert_array_equal(cleaned[40], still[40])
+    np.testing.assert_array_equal(cleaned[:40], found[:40])
 
 
 @pytest.mark.parametrize("num_frames", [1, 3, 8])

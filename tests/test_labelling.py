@@ -115,7 +115,7 @@ def test_a_table_has_the_first_word(tmp_path: Path) -> None:
 def test_a_table_as_excel_writes_it(tmp_path: Path) -> None:
     """With a byte order mark, Windows' line ends, and spaces that somebody typed."""
     clips = find_clips([videos(tmp_path / "v", "a.mp4", "größer.mp4")])
-    text = "path,label\r\na.mp4, wave\r\n\r\ngrößer.mp4,walk \r\n"
+    text = "label,path\r\nwave, a.mp4\r\n\r\nwalk ,größer.mp4\r\n"
     (tmp_path / "labels.csv").write_bytes(text.encode("utf-8-sig"))
     told = label_clips(clips, tmp_path / "labels.csv")
     assert named(dict(told.label), told.class_names) == {"a": "wave", "größer": "walk"}
