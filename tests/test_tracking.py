@@ -13,7 +13,7 @@ from drawn_people import MOTIONS, Person, Scene
 
 from skelact.errors import SkelactError
 from skelact.linking import clothes_colour
-from skelact.persons import centre_distance, main_persons, rank_tracks
+from skelact.persons import centre_distance, main_persons, rank_tracks, track_weight
 from skelact.structures import Array, FramePoses, Track
 from skelact.tracking import TRACKERS, Mending, Tracker, build_tracks, stretch
 
@@ -295,6 +295,37 @@ def test_the_second_slot_goes_to_who_is_near_and_a_far_bystander_gets_none() -> 
     assert [t.track_id for t in main_persons(ranked, IMG_SHAPE, 90, 2)] == [1, 2]
     alone = rank_tracks([bystander, actor], IMG_SHAPE, 90)
     assert [t.track_id for t in main_persons(alone, IMG_SHAPE, 90, 2)] == [1]
+
+
+def test_presence_counts_more_than_size() -> None:
+    """Of height it is the square root that counts: half as high for all of the time is more than half of the time."""
+    small, large = person(300, 50, range(90), track_id=1), person(320, 200, range(36), track_id=2)
+    assert [t.track_id for t in rank_tracks([large, small], IMG_SHAPE, 90)] == [1, 2]
+
+
+def test_who_moves_weighs_the_same_at_any_frame_rate() -> None:
+    mover = person(320, 200, range(90), moves=0.5)
+    arrays = ("time_s", "keypoint", "keypoint_score", "bbox", "bbox_score")
+    slower = replace(mover, **{name: getattr(mover, name)[::2] for name in arrays})
+    assert track_weight(slower, IMG_SHAPE, 45) == pytest.approx(track_weight(mover, IMG_SHAPE, 90), rel=0.01)
+    still = person(320, 200, range(90))
+    assert track_weight(mover, IMG_SHAPE, 90) == pytest.approx(1.5 * track_weight(still, IMG_SHAPE, 90), rel=0.01)
+
+
+@pytest.mark.parametrize(("frames", "slots"), [(range(15), [1]), (range(30), [1, 2])])
+def test_who_weighs_less_than_a_quarter_gets_no_slot(frames: range, slots: list[int]) -> None:
+    actor, passer = person(300, 200, range(90), track_id=1), person(340, 200, frames, track_id=2)
+    assert [t.track_id for t in main_persons([actor, passer], IMG_SHAPE, 90, 2)] == slots
+
+
+def test_who_comes_near_at_some_time_gets_a_slot() -> None:
+    actor, comes = person(100, 100, range(90), track_id=1), person(600, 100, range(90), track_id=2)
+    assert [t.track_id for t in main_persons([actor, comes], IMG_SHAPE, 90, 2)] == [1]
+    way = np.where(np.arange(90) < 80, 0, -350).astype(np.float32)[:, None]
+    assert comes.bbox is not None
+    arrives = replace(comes, keypoint=comes.keypoint + way[..., None] * [1, 0], bbox=comes.bbox + way * [1, 0, 1, 0])
+    assert centre_distance(actor, arrives) > 2
+    assert [t.track_id for t in main_persons([actor, arrives], IMG_SHAPE, 90, 2)] == [1, 2]
 
 
 def test_the_order_of_detections_does_not_change_the_slots() -> None:
