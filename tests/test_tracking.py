@@ -165,6 +165,61 @@ def test_clothes_on_a_wall_are_nobody(motion: str, score: float, people: int) ->
     assert len(follow(frames)) == people
 
 
+def two_apart(seconds: float) -> tuple[list[FramePoses], list[Array]]:
+    """Somebody who waves on the right, and somebody who walks on the left; and which is which, as 1 and 2."""
+    waver, walker = Person(MOTIONS["wave"].motion, x=0.7), Person(MOTIONS["walk"].motion, x=0.1, yaw=90)
+    frames, who, _ = map(list, zip(*seen(Scene((waver, walker), "plain", 0), seconds), strict=True))
+    return frames, [numbers + 1 for numbers in who]
+
+
+def test_people_are_numbered_from_left_to_right() -> None:
+    frames, ids = two_apart(1)
+    left, right = build_tracks(frames, ids, FPS)
+    assert left.bbox is not None
+    assert right.bbox is not None
+    assert left.bbox[0, 2] < right.bbox[0, 0]
+    assert (left.track_id, right.track_id) == (1, 2)
+
+
+@pytest.mark.parametrize(("score", "people"), [(0.25, 1), (0.4, 2)])
+def test_whose_box_is_never_sure_is_nobody(score: float, people: int) -> None:
+    frames, ids = two_apart(2)
+    scores = [np.where(numbers == 2, score, 0.85).astype(np.float32) for numbers in ids]
+    doubtful = [replace(poses, bbox_score=each) for poses, each in zip(frames, scores, strict=True)]
+    assert len(build_tracks(doubtful, ids, FPS)) == people
+
+
+def only(poses: FramePoses, kept: Array) -> FramePoses:
+    """The same frame with some of its people."""
+    return replace(
+        poses,
+        **{name: getattr(poses, name)[kept] for name in ("keypoint", "keypoint_score", "bbox", "bbox_score")},
+    )
+
+
+@pytest.mark.parametrize(("length", "people"), [(6, 1), (14, 2)])
+def test_what_comes_up_for_a_moment_again_and_again_is_nobody(length: int, people: int) -> None:
+    """Three times in four seconds, which together is long enough to be somebody."""
+    waver, stander = Person(MOTIONS["wave"].motion, x=0.7), Person(MOTIONS["stand"].motion, x=0.1)
+    frames, ids = [], []
+    for poses, who, _ in seen(Scene((waver, stander), "plain", 0), 4.5):
+        kept = (who == 0) | (poses.frame_index % 57 < length)
+        frames.append(only(poses, kept))
+        ids.append(who[kept] + 1)
+    assert len(build_tracks(frames, ids, FPS)) == people
+
+
+def test_a_poster_where_somebody_left_is_not_how_they_go_on() -> None:
+    waver = Person(MOTIONS["wave"].motion, x=0.5)
+    frames, ids = [], []
+    for poses, who, _ in seen(Scene((waver,), "plain", 0), 3):
+        left = poses.frame_index >= 60
+        frames.append(replace(poses, keypoint_score=np.full((1, 17), 0.1 if left else 0.9, np.float32)))
+        ids.append(who + (2 if left else 1))
+    (track,) = build_tracks(frames, ids, FPS)
+    assert track.stop_frame == 60
+
+
 def test_who_fell_is_followed_though_hardly_seen() -> None:
     """Estimators are unsure of people who lie, and trackers let go of what is unsure."""
     frames, *_ = map(list, zip(*seen(drawn_people.scene_of("fall"), 3.0), strict=True))
