@@ -86,6 +86,14 @@ def lost(poses: FramePoses) -> FramePoses:
     return FramePoses(poses.frame_index, poses.time_s, *(values[:0] for values in found))
 
 
+def only(poses: FramePoses, kept: Array) -> FramePoses:
+    """The same frame with some of its people."""
+    return replace(
+        poses,
+        **{name: getattr(poses, name)[kept] for name in ("keypoint", "keypoint_score", "bbox", "bbox_score")},
+    )
+
+
 def flicker(poses: FramePoses, position: tuple[float, float], score: float) -> FramePoses:
     """The same frame with a false detection added."""
     x, y = position
@@ -153,6 +161,21 @@ def test_an_arm_taken_for_a_second_person_for_a_second_is_nobody() -> None:
     assert len(follow(frames)) == 2
 
 
+@pytest.mark.parametrize(("seconds", "score", "people"), [(1.0, 0.4, 1), (1.0, 0.6, 2), (2.0, 0.4, 2)])
+def test_a_double_that_moves_is_nobody_if_it_is_short_and_doubtful(seconds: float, score: float, people: int) -> None:
+    """Joints here and there in the box of somebody who is seen much longer."""
+    frames, ids = [], []
+    for poses, *_ in seen(drawn_people.scene_of("wave"), 9.0):
+        twice = np.array([0, 0] if 60 <= poses.frame_index < 60 + seconds * FPS else [0])
+        doubled = only(poses, twice)
+        doubled.keypoint[1:] += 12 * np.sin(poses.frame_index / 3)
+        doubled.keypoint[1:, ::2] -= 25
+        doubled.keypoint_score[1:] = score
+        frames.append(doubled)
+        ids.append(np.array([1, 2])[: len(twice)])
+    assert len(build_tracks(frames, ids, FPS)) == people
+
+
 @pytest.mark.parametrize(("motion", "score", "people"), [("stand", 0.4, 1), ("stand", 0.6, 2), ("walk", 0.4, 2)])
 def test_clothes_on_a_wall_are_nobody(motion: str, score: float, people: int) -> None:
     """What stays where it is and is seen with doubt; who is seen well may stand, and who is seen with doubt may go."""
@@ -187,14 +210,6 @@ def test_whose_box_is_never_sure_is_nobody(score: float, people: int) -> None:
     scores = [np.where(numbers == 2, score, 0.85).astype(np.float32) for numbers in ids]
     doubtful = [replace(poses, bbox_score=each) for poses, each in zip(frames, scores, strict=True)]
     assert len(build_tracks(doubtful, ids, FPS)) == people
-
-
-def only(poses: FramePoses, kept: Array) -> FramePoses:
-    """The same frame with some of its people."""
-    return replace(
-        poses,
-        **{name: getattr(poses, name)[kept] for name in ("keypoint", "keypoint_score", "bbox", "bbox_score")},
-    )
 
 
 @pytest.mark.parametrize(("length", "people"), [(6, 1), (14, 2)])
