@@ -18,11 +18,12 @@ from stand_ins import CLASSES, DrawnPoses, Film, classifier_file, film
 from test_pipeline import annotation, pickled
 
 from skelact import pipeline
+from skelact.answers import predict_sequence
 from skelact.classifier import Classifier
 from skelact.cli import main
 from skelact.errors import SkelactError
 from skelact.pipeline import predict
-from skelact.structures import SourceResult
+from skelact.structures import PoseSequence, SourceResult, Track, VideoInfo
 from skelact.video import probe_video, read_frames
 
 FPS = 10.0
@@ -101,6 +102,21 @@ def test_one_answer_for_each_person(films: dict[str, Film], model: Path) -> None
     waver, *_ = sorted(result.predictions, key=lambda prediction: prediction.track_ids)
     assert np.ptp([prediction.scores[0] for prediction in result.predictions]) > 0.01
     assert waver.scores.sum() == pytest.approx(1)
+
+
+def test_who_comes_late_is_judged_by_what_they_did_then(model: Path) -> None:
+    """And not by the time before, in which nobody was there."""
+    keypoint = np.random.default_rng(0).normal(0, 20, (30, 17, 2)).cumsum(axis=0).astype(np.float32) + 300
+    classifier = Classifier([model], device="cpu")
+    answers = []
+    for start in (0, 50):
+        times = np.arange(start + 30) / FPS
+        track = Track(1, start, times[start:], keypoint, np.ones((30, 17), np.float32))
+        sequence = PoseSequence(VideoInfo("a.mp4", (600, 600), FPS, 0), (track,), len(times), "coco", times)
+        (prediction,) = predict_sequence(sequence, classifier, clips=1, granularity="person").predictions
+        assert (prediction.start_s, prediction.stop_s) == pytest.approx((start / FPS, start / FPS + 3))
+        answers.append(prediction.scores)
+    np.testing.assert_allclose(*answers, atol=1e-6)
 
 
 def test_a_timeline_covers_everybodys_time_without_holes(films: dict[str, Film], model: Path) -> None:

@@ -83,6 +83,9 @@ def test_several_regions_add_up_and_none_is_everywhere() -> None:
 def test_poses_without_boxes_have_feet_too() -> None:
     unboxed = [replace(track, bbox=None, bbox_score=None) for track in (person(1, x=160), person(2, x=480))]
     assert [track.track_id for track in keep_inside(sequence_of(*unboxed), [LEFT]).tracks] == [1]
+    for track in unboxed:
+        track.keypoint[:, 0] = 0  # a nose that is not seen is in no corner of the picture
+    assert [track.track_id for track in keep_inside(sequence_of(*unboxed), [LEFT]).tracks] == [1]
 
 
 @pytest.mark.parametrize("text", ["", "1,2 3,4", "a,b c,d e,f", "1,2,3 4,5,6 7,8,9", "1 2 3", "nan,0 1,0 1,1"])
