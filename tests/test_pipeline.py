@@ -21,7 +21,7 @@ from skelact.checkpoint import load_checkpoint
 from skelact.classifier import Classifier
 from skelact.clips import prepare_clips, tracks_keypoint
 from skelact.errors import SkelactError
-from skelact.pipeline import enough_stride, estimate_poses, predict
+from skelact.pipeline import FollowedFrames, enough_stride, estimate_poses, predict
 from skelact.pose import PoseModel
 from skelact.skeleton import NTU, OPENPOSE
 from skelact.structures import Array, Frame, FramePoses, PredictionSet, SourceResult, VideoInfo
@@ -125,6 +125,21 @@ def test_frames_that_nobody_needs_are_not_posed(films: dict[str, Film], model: P
     assert track.present.all(), "those in between are interpolated"
     true = np.stack([joints[0] for joints, _ in films["wave"].joints])
     assert np.abs(track.keypoint - true).mean() < 2, "pixels"
+
+
+def test_a_stride_fills_gaps_as_long_as_without_one() -> None:
+    """In frames of the video: six are filled, fourteen are not."""
+    followed = FollowedFrames("bytetrack", VideoInfo("film.mp4", (360, 640), 30.0, 120), stride=2)
+    keypoint = np.random.default_rng(0).uniform((300, 100), (360, 300), (1, 17, 2)).astype(np.float32)
+    box = np.array([[300, 100, 360, 300]], np.float32)
+    frames = (Frame(t, t / 30, np.zeros((360, 640, 3), np.uint8)) for t in range(120))
+    for frame in followed.look_through(frames):
+        N = 0 if frame.index in (*range(20, 26), *range(60, 74)) else 1
+        score = np.full((1, 17), 0.9, np.float32)
+        found = (keypoint[:N], score[:N], box[:N], np.full(N, 0.9, np.float32))
+        followed.follow(frame, FramePoses(frame.index, frame.time_s, *found))
+    (track,) = followed.sequence({}, clean=False).tracks
+    assert np.flatnonzero(~track.present).tolist() == list(range(59, 74))
 
 
 def test_auto_leaves_what_the_model_looks_at(model: Path) -> None:
