@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from skelact.structures import (
     Track,
     VideoInfo,
 )
-from skelact.writers import CSV_FIELDS, to_csv, to_json, write_json, write_text
+from skelact.writers import CSV_FIELDS, answers_before, to_csv, to_json, write_json, write_text
 
 CLASSES = ("wave", 'say "hi", loudly', "größer werden")
 SCORES = np.array([0.25, 0.7, 0.05])
@@ -251,3 +252,35 @@ def test_names_that_are_no_unicode_or_command_a_terminal_are_written_as_escapes(
     assert json.loads(text) == {"source": "caf\udce9 \x1b[31m größer.mp4"}
     write_text("caf\udce9 \x1b[31m größer\n", str(tmp_path / "a.csv"))
     assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "caf\\udce9 \\u001b[31m größer\n"
+
+
+# --- what was answered before ------------------------------------------------------------------------------------
+
+
+def test_a_source_is_done_if_its_answer_and_all_that_was_written_with_it_are_there(
+    predictions: PredictionSet, tmp_path: Path
+) -> None:
+    done = replace(predictions, results=(replace(predictions.results[0], granularity="clip"),))
+    path, subtitles, elsewhere = tmp_path / "a.json", tmp_path / "a.srt", tmp_path / "b.srt"
+    for out in (subtitles, elsewhere):
+        out.write_text("1")
+        os.utime(out, (1000, 1000))
+    write_json({"key": "k", "outputs": {"srt": str(subtitles)}, **to_json(done)}, str(path))
+    before = answers_before(path, "k", {"srt": subtitles})
+    assert before is not None
+    (told,), (result,) = before, done.results
+    assert (told.source, told.warnings, told.error) == (result.source, result.warnings, None)
+    assert [each.class_name for each in told.predictions] == [each.class_name for each in result.predictions]
+    assert to_csv(replace(done, results=tuple(before))) == to_csv(done)
+
+    assert answers_before(path, "k", {}) is not None, "fewer outputs are wanted"
+    assert answers_before(path, "other settings", {"srt": subtitles}) is None
+    assert answers_before(path, "k", {"srt": elsewhere}) is None, "they are wanted in another place"
+    assert answers_before(path, "k", {"vtt": elsewhere}) is None, "nor is it there, though a file is"
+    os.utime(subtitles, (2e9, 2e9))
+    assert answers_before(path, "k", {"srt": subtitles}) is None, "another run has written them since"
+    subtitles.unlink()
+    assert answers_before(path, "k", {"srt": subtitles}) is None
+    path.write_text(path.read_text(encoding="utf-8")[:-9], encoding="utf-8")
+    assert answers_before(path, "k", {}) is None, "half of a file"
+    assert answers_before(tmp_path / "missing.json", "k", {}) is None
