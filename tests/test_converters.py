@@ -140,17 +140,19 @@ def test_one_body_in_some_frames(tmp_path: Path) -> None:
     assert not keypoint[0, [0, 3]].any()
 
 
-def test_of_three_bodies_the_two_with_the_largest_spread(tmp_path: Path) -> None:
-    """In whatever order the file has them, and though their IDs are one number as floats."""
+@pytest.mark.parametrize("backwards", [0, 1])
+def test_of_three_bodies_the_two_with_the_largest_spread(tmp_path: Path, backwards: int) -> None:
+    """In whatever order the file has them, whoever is there longer, and though their IDs are one number as floats."""
     still, mover, walker = 72057594037931101, 72057594037931102, 72057594037931103
     frames: list[dict[int, Array]] = []
     for t in range(10):
         bodies = {still: body(0, 0.1), mover: body(1, 1), walker: body(2 + t / 2, 1)}
-        frames.append({k: bodies[k] for k in (sorted(bodies) if t % 2 else sorted(bodies, reverse=True))})
+        frames.append({k: bodies[k] for k in sorted(bodies, reverse=(t + backwards) % 2 == 1)})
+    frames.append({still: body(0, 0.1)})
     keypoint = read_skeleton(written(tmp_path, frames))
-    assert keypoint.shape == (2, 10, 25, 3)
-    np.testing.assert_allclose(keypoint[0, :, 0, 0], 2 + np.arange(10) / 2, atol=1e-6)  # the one who walks
-    np.testing.assert_allclose(keypoint[1, :, 0, 0], 1, atol=1e-6)
+    assert keypoint.shape == (2, 11, 25, 3)
+    np.testing.assert_allclose(keypoint[0, :10, 0, 0], 2 + np.arange(10) / 2, atol=1e-6)  # the one who walks
+    np.testing.assert_allclose(keypoint[1, :10, 0, 0], 1, atol=1e-6)
 
 
 def test_a_body_that_was_lost_and_found_nearby_is_one_person(tmp_path: Path) -> None:
@@ -158,6 +160,9 @@ def test_a_body_that_was_lost_and_found_nearby_is_one_person(tmp_path: Path) -> 
     assert keypoint.shape == (1, 4, 25, 3)
     keypoint = read_skeleton(written(tmp_path, [{1: body(0)}, {}, {2: body(1.5)}, {2: body(1.5)}]))
     assert keypoint.shape[0] == 2  # too far away
+    for away, people in ((29, 1), (30, 2)):  # too late, but for those who come after 30 frames
+        keypoint = read_skeleton(written(tmp_path, [{1: body(0)}, *[{}] * away, {2: body(0.3)}]))
+        assert keypoint.shape[0] == people
 
 
 def test_two_bodies_that_were_lost_at_once_are_found_where_each_was(tmp_path: Path) -> None:
@@ -866,6 +871,26 @@ def test_no_window_goes_past_a_cut_of_the_film(tmp_path: Path) -> None:
     names = [sample.frame_dir for sample in converted(tmp_path, source, "--window", 1.5).annotations]
     assert [name for name in names if name.startswith("cut")] == ["cut@0", "cut@15", "cut@60"]
     assert [name for name in names if name.startswith("pair")] == ["pair@0", "pair@22", "pair@44", "pair@55"]
+
+
+def test_a_shot_of_less_than_half_a_window_is_left_out_beside_longer_ones(tmp_path: Path) -> None:
+    short_first = long_sample("short", 100)
+    short_first.keypoint[:, 10:] += 300
+    source = tmp_path / "long.pkl"
+    save_annotations(AnnotationSet([short_first], {}, ("move",), "coco"), source)
+    names = [sample.frame_dir for sample in converted(tmp_path, source, "--window", 1.5).annotations]
+    assert names == ["short@10", "short@32", "short@54", "short@55"]
+
+
+@pytest.mark.parametrize(("fps", "names"), [(30.0, ["leap@0", "leap@10"]), (15.0, ["leap@0"])])
+def test_who_leaps_in_a_film_of_few_frames_is_not_in_another_shot(tmp_path: Path, fps: float, names: list[str]) -> None:
+    """By 0.4 heights from one frame to the next: at 30 frames a second nobody is so fast."""
+    leap = long_sample("leap", 20, fps=fps)
+    leap.keypoint[:, 10:] += [64, 0]
+    source = tmp_path / "long.pkl"
+    save_annotations(AnnotationSet([leap], {}, ("move",), "coco"), source)
+    cut = converted(tmp_path, source, "--window", 20 / fps)
+    assert [sample.frame_dir for sample in cut.annotations] == names
 
 
 def test_a_step_without_a_window_is_wrong_usage(tmp_path: Path) -> None:
