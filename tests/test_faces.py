@@ -28,6 +28,15 @@ def test_heads_are_found_in_any_posture() -> None:
                 assert reach < radius < 2 * max(trunk, 20), (motion, yaw, offset_s)
 
 
+def test_a_head_whose_joints_lie_in_one_point_is_as_large_as_its_body_tells() -> None:
+    """From the back; and cut off below the shoulders, by the box."""
+    keypoint = np.full((1, 17, 2), 100, np.float32)
+    keypoint[0, 11:13, 1] = 200  # hips, 100 px below the shoulders
+    small, large = np.array([[50, 50, 150, 250]], np.float32), np.array([[0, 0, 300, 1000]], np.float32)
+    np.testing.assert_allclose(find_faces(keypoint, small), [[100, 100, 35]])
+    np.testing.assert_allclose(find_faces(keypoint, large), [[100, 100, 70]])
+
+
 def test_a_hidden_face_has_no_features_left() -> None:
     image, keypoint, bbox = drawn("wave")
     before = image.copy()
