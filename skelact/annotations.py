@@ -490,7 +490,7 @@ def _read(path: str | Path, index: int, sample: Mapping[str, Any], file: StoredF
     img_shape = sample.get("img_shape", sample.get("original_shape"))
     if img_shape is not None and not _is_size(img_shape):
         sides = np.ravel(img_shape)
-        if len(sides) != 2 or sides.dtype.kind not in "fiu" or not (np.isfinite(sides) & (sides > 0)).all():
+        if len(sides) != 2 or sides.dtype.kind not in "fiu" or not (np.isfinite(sides) & (sides >= 1)).all():
             raise wrong("img_shape", "(height, width)", img_shape)
         img_shape = tuple(int(side) for side in sides)
     label = sample.get("label")

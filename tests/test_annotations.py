@@ -163,6 +163,7 @@ def test_class_names_of_other_indices(tmp_path: Path) -> None:
         ("img_shape", (0, 1920), "expected (height, width), found (0, 1920)"),
         ("img_shape", (-1, 5), "expected (height, width), found (-1, 5)"),
         ("img_shape", (float("nan"), 5), "expected (height, width), found (nan, 5)"),
+        ("img_shape", (0.5, 1920), "expected (height, width), found (0.5, 1920)"),
         ("img_shape", "1080p", "expected (height, width), found 1080p"),
         ("label", "walk", "expected a class index, found 'walk'"),
         ("label", [1, 2], "expected a class index, found [1, 2]"),
