@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from stand_ins import classifier_file
 
 import skelact
 from skelact import training
@@ -26,6 +27,7 @@ from skelact.cli import main
 from skelact.clips import STREAMS, ClipSettings
 from skelact.dataset import ClipDataset
 from skelact.errors import SkelactError
+from skelact.evaluate import score_samples
 from skelact.files import sha256_of
 from skelact.recipes import RECIPES
 from skelact.run_folder import RunFolder
@@ -629,6 +631,25 @@ def test_an_average_forgets_the_first_weights_soon() -> None:
             average.update(network)
             assert average.network.weight.item() == pytest.approx(11 - 10 * math.prod(kept[: n + 1]))
         assert average.network.num_batches_tracked == 1
+
+
+def test_the_average_is_what_is_kept(data: Path, tmp_path: Path) -> None:
+    for ema in (0.9, 0.0):
+        train(data, tmp_path / str(ema), replace(TINY, epochs=1, ema=ema), progress=False)
+    assert not equal(tmp_path / "0.9" / "last.safetensors", tmp_path / "0.0" / "last.safetensors")
+
+
+def test_a_network_in_training_is_measured_as_it_will_predict_and_goes_on_as_it_was(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(classifier_file(tmp_path / "a.safetensors"))
+    samples = ClipDataset(dataset().annotations, range(6), checkpoint.clips, train=False)
+    network = checkpoint.build()
+    expected = score_samples(network, samples, "cpu")
+    assert not network.training
+    for batch_size in (2, 6):
+        np.testing.assert_allclose(score_samples(network.train(), samples, "cpu", batch_size), expected, atol=1e-6)
+        assert network.training
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, checkpoint.state_dict[name]), name
 
 
 def test_processes_share_an_epoch_and_each_epoch_has_its_own_order_and_clips() -> None:
