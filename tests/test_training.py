@@ -620,19 +620,6 @@ def test_smoothed_labels_are_another_lesson(data: Path, tmp_path: Path) -> None:
     assert not equal(tmp_path / "0.0" / "last.safetensors", tmp_path / "0.4" / "last.safetensors")
 
 
-def test_an_average_forgets_the_first_weights_soon() -> None:
-    """Its memory grows: of n steps it keeps (1 + n) / (10 + n) of what it was, and no more than is asked."""
-    for decay, kept in ((0.99, (2 / 11, 3 / 12, 4 / 13)), (0.2, (2 / 11, 0.2, 0.2))):
-        network = torch.nn.BatchNorm1d(1)
-        average = training.Average(network, decay)
-        torch.nn.init.constant_(network.weight, 11.0)  # from 1
-        network(torch.ones(2, 1))
-        for n in range(3):
-            average.update(network)
-            assert average.network.weight.item() == pytest.approx(11 - 10 * math.prod(kept[: n + 1]))
-        assert average.network.num_batches_tracked == 1
-
-
 def test_the_average_is_what_is_kept(data: Path, tmp_path: Path) -> None:
     for ema in (0.9, 0.0):
         train(data, tmp_path / str(ema), replace(TINY, epochs=1, ema=ema), progress=False)
