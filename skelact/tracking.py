@@ -339,7 +339,8 @@ def stretch(track: Track, stride: int, time_s: Array) -> Track:
     assert track.bbox_score is not None
     start = track.start_frame * stride
     stop = min(track.stop_frame * stride, len(time_s))
-    position = np.minimum(np.arange(stop - start) / stride, track.num_frames - 1)
+    frames = np.arange(stop - start)
+    position = np.minimum(frames / stride, track.num_frames - 1)
     before = position.astype(int)
     after = np.minimum(before + 1, track.num_frames - 1)
     part = (position - before).astype(np.float32)
@@ -355,5 +356,5 @@ def stretch(track: Track, stride: int, time_s: Array) -> Track:
         track.changed(spread),
         start_frame=start,
         time_s=time_s[start:stop],
-        bbox_score=np.where(part == 0, track.bbox_score[before], 0).astype(np.float32),
+        bbox_score=np.where(frames % stride == 0, track.bbox_score[before], 0).astype(np.float32),
     )

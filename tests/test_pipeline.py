@@ -380,10 +380,14 @@ def test_a_sample_of_another_layout_is_named(drawn: DrawnPoses, tmp_path: Path, 
 
 def test_a_pickle_of_3d_skeletons(drawn: DrawnPoses, tmp_path: Path, model: Path, model_3d: Path) -> None:
     path = pickled(tmp_path / "ntu.pkl", annotation("a", (2, 50, 25, 3)), annotation("b", (1, 30, 25, 3), seed=1))
-    for result in answer(path, model=model_3d, clips=10).results:
+    results = answer(path, model=model_3d, clips=10).results
+    assert len(results) == 2
+    for result in results:
         assert result.error is None
         assert result.predictions[0].scores.sum() == pytest.approx(1)
-    for result in answer(path, model=model).results:
+    results = answer(path, model=model).results
+    assert results
+    for result in results:
         assert "expects keypoints of layout 'coco' as (persons, frames, 17, 2), found shape" in str(result.error)
 
 
