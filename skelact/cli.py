@@ -174,11 +174,7 @@ main.add_command(benchmark)
 @cli_options.classes
 @cli_options.stream
 @cli_options.layout
-@click.option(
-    "--class-names",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Text file with the model's classes, one a line.",
-)
+@cli_options.class_names
 @click.option(
     "--json",
     "json_path",
@@ -246,7 +242,7 @@ def predict(
     from pathlib import Path
 
     from skelact import pipeline, writers
-    from skelact.files import check_writable, read_names
+    from skelact.files import check_writable
 
     json_dir = json_path if json_path and (json_path.endswith("/") or Path(json_path).is_dir()) else None
     for output in (f"{json_dir}/result.json" if json_dir else json_path, csv_path):
@@ -258,7 +254,7 @@ def predict(
         sources,
         models,
         clips=int(clips),
-        class_names=(read_names(class_names, "class names") or None) if class_names else None,
+        class_names=cli_options.names_in(class_names),
         progress=not quiet,
         on_result=lambda result: _tell(result, out, options["granularity"] == "auto" and not quiet),
         window_s=window,

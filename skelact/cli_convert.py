@@ -60,7 +60,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     help="From one window to the next. Default: half a window.",
 )
 @click.option("--half", is_flag=True, help="float16 on disk: half the size; rounds to 1 px above 1024, 2 above 2048.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar, no messages but errors.")
+@click.option("--quiet", is_flag=True, help="No progress bar, no messages but errors.")
 def convert(
     sources: tuple[str, ...],
     out: str,

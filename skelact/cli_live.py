@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @cli_options.classes
 @cli_options.stream
 @cli_options.layout
+@cli_options.class_names
 @cli_options.offline
 @click.option("--duration", type=cli_options.SECONDS, metavar="S", help="Stop after so many seconds.")
 @click.option(
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 def live(
     source: str,
     models: tuple[str, ...],
+    class_names: str | None,
     unknown_below: float | str | None,
     window: list[float] | None,
     step: float,
@@ -114,6 +116,7 @@ def live(
         session = library.live(
             source,
             models,
+            class_names=cli_options.names_in(class_names),
             unknown_below=unknown_below,
             window_s=window,
             step_s=step,

@@ -49,6 +49,13 @@ def numbers(context: click.Context, parameter: click.Parameter, value: str | Non
         raise click.BadParameter(f"expected numbers such as 2,1,2,1, found {value!r}") from None
 
 
+def names_in(class_names: str | None) -> list[str] | None:
+    """The names in the file that ``--class-names`` tells; None where it holds none."""
+    from skelact.files import read_names
+
+    return (read_names(class_names, "class names") or None) if class_names else None
+
+
 def hush(quiet: bool) -> None:
     """With ``--quiet``, skelact tells errors only."""
     if quiet:
@@ -64,6 +71,11 @@ stream = click.option(
     help="Of a checkpoint whose metadata and name don't tell.",
 )
 layout = click.option("--layout", metavar="NAME|FILE.json", help="Joint layout of a file that does not tell.")
+class_names = click.option(
+    "--class-names",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Text file with the model's classes, one a line.",
+)
 classes = click.option(
     "--classes",
     callback=_classes,

@@ -281,14 +281,19 @@ def test_a_camera_that_is_not_there(classifier: Path, estimator: Waving) -> None
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_the_command_writes_json_lines_and_reports(camera: HttpStream, classifier: Path, estimator: Waving) -> None:
-    options = [*OPTIONS, "--duration", "3", "--report-every", "1"]
+def test_the_command_writes_json_lines_and_reports(
+    camera: HttpStream, classifier: Path, estimator: Waving, tmp_path: Path
+) -> None:
+    mine = [f"my {name}" for name in stand_ins.CLASSES]
+    names = tmp_path / "classes.txt"
+    names.write_text("\n".join(mine))
+    options = [*OPTIONS, "--duration", "3", "--report-every", "1", "--class-names", str(names)]
     result = CliRunner().invoke(main, ["live", camera.url, "--model", str(classifier), *options])
     assert result.exit_code == 0, result.stderr
     events = [json.loads(line) for line in result.stdout.splitlines()]
     assert {event["event"] for event in events} == {"start", "end"}
     assert all(event["schema_version"] == 1 and event["stop_s"] >= event["start_s"] for event in events)
-    assert all(event["class_name"] in stand_ins.CLASSES and 0 < event["score"] <= 1 for event in events)
+    assert all(event["class_name"] in mine and 0 < event["score"] <= 1 for event in events)
     assert len(result.stderr.splitlines()) >= 3
     assert "(95 %)" in result.stderr.splitlines()[-1]
 
