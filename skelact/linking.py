@@ -20,7 +20,7 @@ from skelact.skeleton import COCO
 from skelact.structures import Array, FramePoses
 
 # A path is a person in the making: frame index -> index of the detection in that frame.
-Path = dict[int, int]
+PersonPath = dict[int, int]
 
 SURE_RATIO = 2.0  # the next nearest body must be so many times as far as the one that a path goes on with
 # Shorter pieces among others, of which position and speed are not well known, are shards: they are put in afterwards.
@@ -89,14 +89,14 @@ _AXIS = ("shoulder", "hip", "knee")
 
 
 def relink(
-    paths: Sequence[Path],
+    paths: Sequence[PersonPath],
     frames: Sequence[FramePoses],
     colours: Sequence[Array] | None,
     fps: float,
     max_pause_s: float,
     max_hidden_s: float,
     cuts: Sequence[int] = (),
-) -> list[Path]:
+) -> list[PersonPath]:
     """Cut paths where people could be mixed up, and join what fits.
 
     Args:
@@ -115,10 +115,10 @@ def relink(
     known = None if colours is None else _uncovered(colours, frames)
     origin = {(t, i): k for k, path in enumerate(paths) for t, i in path.items()}
 
-    def pieces_of(parts: Iterable[Path]) -> list[Piece]:
+    def pieces_of(parts: Iterable[PersonPath]) -> list[Piece]:
         return [_piece(path, origin, frames, known) for path in sorted(parts, key=min)]
 
-    def join(pieces: Sequence[Piece], max_cost: float) -> list[Path]:
+    def join(pieces: Sequence[Piece], max_cost: float) -> list[PersonPath]:
         return _join(pieces, _link_costs(pieces, frames, fps, pauses, max_cost, cuts), max_cost)
 
     pieces = pieces_of(_cut(paths, frames, cuts))
@@ -143,7 +143,7 @@ class Piece:
         starts_touching, ends_touching: whether another's box overlaps theirs in the first and in the last frame.
     """
 
-    path: Path
+    path: PersonPath
     origins: tuple[int, int]
     clothes: Array
     starts_touching: bool
@@ -167,7 +167,7 @@ class Piece:
 
 
 def _piece(
-    path: Path,
+    path: PersonPath,
     origin: dict[tuple[int, int], int],
     frames: Sequence[FramePoses],
     colours: Sequence[Array] | None,
@@ -192,7 +192,7 @@ def _median(values: Array) -> Array:
     return (values[(count - 1) // 2, columns] + values[count // 2, columns]) / 2
 
 
-def _cut(paths: Sequence[Path], frames: Sequence[FramePoses], cuts: Sequence[int]) -> Iterator[Path]:
+def _cut(paths: Sequence[PersonPath], frames: Sequence[FramePoses], cuts: Sequence[int]) -> Iterator[PersonPath]:
     """Stretches in which it is sure who is who: frame by frame the same body is near and any other far."""
     followed: list[dict[int, int]] = [{} for _ in frames]  # detection -> path, in each frame
     for k, path in enumerate(paths):
@@ -203,7 +203,7 @@ def _cut(paths: Sequence[Path], frames: Sequence[FramePoses], cuts: Sequence[int
         *(_unsure(*pair, *between) for pair, between in zip(pairwise(followed), pairwise(frames), strict=True)),
     ]
     for k, path in enumerate(paths):
-        run: Path = {}
+        run: PersonPath = {}
         for t in sorted(path):
             if run and (t - 1 not in run or k in unsure[t] or t in cuts):
                 yield run
@@ -278,7 +278,7 @@ class _States:
         return cls(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def _join(pieces: Sequence[Piece], costs: dict[tuple[int, int], float], max_cost: float) -> list[Path]:
+def _join(pieces: Sequence[Piece], costs: dict[tuple[int, int], float], max_cost: float) -> list[PersonPath]:
     """Pieces, sorted by their starts, one after the other as fits best over all."""
     if not pieces:
         return []
@@ -440,7 +440,7 @@ class _Gap:
 
     start: int
     stop: int
-    path: Path
+    path: PersonPath
     before: Array
     after: Array
     origins: tuple[int, ...]
@@ -456,7 +456,7 @@ class _Gap:
 
 def _put_in(
     shards: Sequence[Piece],
-    paths: list[Path],
+    paths: list[PersonPath],
     origin: dict[tuple[int, int], int],
     frames: Sequence[FramePoses],
     fps: float,
@@ -465,7 +465,7 @@ def _put_in(
     gaps: list[_Gap] = []
     reach = max(1, round(OPEN_END_S * fps))
 
-    def add(start: int, stop: int, path: Path, before: int | None, after: int | None) -> None:
+    def add(start: int, stop: int, path: PersonPath, before: int | None, after: int | None) -> None:
         known = [(t, path[t]) for t in (before, after) if t is not None]
         boxes = [frames[t].bbox[i] for t, i in known]
         if start < stop:

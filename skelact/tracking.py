@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from skelact.cleaning import fill_gaps
 from skelact.errors import SkelactError
 from skelact.files import sha256_of
-from skelact.linking import Path, box_iou, relink
+from skelact.linking import PersonPath, box_iou, relink
 from skelact.structures import Array, FramePoses, Track
 from skelact.weights import offline
 from skelact.yolo import load_ultralytics
@@ -67,15 +67,15 @@ class Mending:
 
 def tracker_key(name: str) -> str:
     """What tells a tracker from others: its name, or the sha256 of its YAML file."""
-    return sha256_of(name) if name not in TRACKERS and FilePath(name).is_file() else name
+    return sha256_of(name) if name not in TRACKERS and Path(name).is_file() else name
 
 
 def _check_offline(name: str, settings: Mapping[str, Any]) -> None:
     """ultralytics would download the network by which a tracker recognises people, if it is not here."""
     model = str(settings.get("model", "auto"))
-    if settings.get("with_reid") and FilePath(model).suffix.lower() == ".torchscript":
+    if settings.get("with_reid") and Path(model).suffix.lower() == ".torchscript":
         raise SkelactError(f"tracker {name}: its model {model} is TorchScript, which may run code of its own")
-    if settings.get("with_reid") and model != "auto" and offline() and not FilePath(model).is_file():
+    if settings.get("with_reid") and model != "auto" and offline() and not Path(model).is_file():
         raise SkelactError(f"tracker {name}: its model {model} is no file here, and offline; give its path there")
 
 
@@ -96,7 +96,7 @@ class Tracker:
         from ultralytics.utils import YAML, IterableSimpleNamespace
         from ultralytics.utils.checks import check_yaml
 
-        if name not in TRACKERS and not FilePath(name).is_file():
+        if name not in TRACKERS and not Path(name).is_file():
             raise SkelactError(f"tracker {name!r}: neither a YAML file nor one of {', '.join(TRACKERS)}")
         try:
             settings = YAML.load(check_yaml(f"{name}.yaml" if name in TRACKERS else name))
@@ -162,7 +162,7 @@ def build_tracks(
         Tracks in order of appearance, numbered from 1.
     """
     mending = mending or Mending()
-    paths: dict[int, Path] = {}
+    paths: dict[int, PersonPath] = {}
     for t, numbers in enumerate(ids):
         for detection, number in enumerate(numbers):
             if number:
@@ -178,7 +178,7 @@ def build_tracks(
     return tuple(_to_track(k, sorted(path.items()), frames, mending.max_gap) for k, path in enumerate(found, start=1))
 
 
-def _recover_starts(paths: list[Path], frames: Sequence[FramePoses]) -> None:
+def _recover_starts(paths: list[PersonPath], frames: Sequence[FramePoses]) -> None:
     """Follow each path backwards over detections that belong to nobody: trackers confirm a person a frame late."""
     taken = {(t, i) for path in paths for t, i in path.items()}
     for path in paths:
@@ -194,7 +194,7 @@ def _recover_starts(paths: list[Path], frames: Sequence[FramePoses]) -> None:
             taken.add((start, path[start]))
 
 
-def _recover_ends(paths: list[Path], frames: Sequence[FramePoses], fps: float, mending: Mending) -> None:
+def _recover_ends(paths: list[PersonPath], frames: Sequence[FramePoses], fps: float, mending: Mending) -> None:
     """Let each path go on over unsure detections that are nobody's and in nobody's box."""
     persons: dict[int, list[int]] = {}  # in each frame the detections that are somebody
     for path in paths:
@@ -204,7 +204,7 @@ def _recover_ends(paths: list[Path], frames: Sequence[FramePoses], fps: float, m
     for path in sorted(paths, key=max):
         t = last_seen = max(path)
         box = frames[t].bbox[path[t]]
-        tail: Path = {}
+        tail: PersonPath = {}
         while t < len(frames) - 1 and t - last_seen < reach:
             t += 1
             boxes, others = frames[t].bbox, persons.get(t, [])
@@ -226,11 +226,13 @@ def _common(box: Array, boxes: Array) -> Array:
     return np.prod(size, axis=1) / np.maximum(smaller, 1e-9)
 
 
-def _mean(path: Path, frames: Sequence[FramePoses], field: str) -> float:
+def _mean(path: PersonPath, frames: Sequence[FramePoses], field: str) -> float:
     return float(np.mean([getattr(frames[t], field)[i] for t, i in path.items()]))
 
 
-def _without_ghosts(paths: list[Path], frames: Sequence[FramePoses], fps: float, mending: Mending) -> list[Path]:
+def _without_ghosts(
+    paths: list[PersonPath], frames: Sequence[FramePoses], fps: float, mending: Mending
+) -> list[PersonPath]:
     """Those that last, whose boxes are sure, whose joints are seen, and who are no things."""
     min_length = min(mending.min_track_s * fps, len(frames) / 4)
     lasting = [
@@ -238,7 +240,7 @@ def _without_ghosts(paths: list[Path], frames: Sequence[FramePoses], fps: float,
     ]
     sure = [path for path in lasting if _mean(path, frames, "bbox_score") >= mending.min_score]
 
-    def is_somebody(path: Path) -> bool:
+    def is_somebody(path: PersonPath) -> bool:
         score = _mean(path, frames, "keypoint_score")
         if score < mending.min_keypoint_score:
             return False
@@ -248,27 +250,27 @@ def _without_ghosts(paths: list[Path], frames: Sequence[FramePoses], fps: float,
     return _without_doubles(posed, posed, frames, fps, mending) or sorted(sure, key=len)[-1:]
 
 
-def _moves(path: Path, frames: Sequence[FramePoses]) -> float:
+def _moves(path: PersonPath, frames: Sequence[FramePoses]) -> float:
     """Standard deviation of the middle of a path's joints over time, in heights."""
     middles = np.array([frames[t].keypoint[i].mean(0) for t, i in path.items()])
     return float(middles.std(0).max() / max(_height(path, frames), 1e-6))
 
 
 def _without_doubles(
-    paths: Sequence[Path],
-    persons: Sequence[Path],
+    paths: Sequence[PersonPath],
+    persons: Sequence[PersonPath],
     frames: Sequence[FramePoses],
     fps: float,
     mending: Mending,
     min_height: float = 0.0,
-) -> list[Path]:
+) -> list[PersonPath]:
     """Paths without the short, unsure ones in the box of one of the persons who is seen four times as long.
 
     Args:
         min_height: only those at least so high, as a share of the person's height; a lower one may be somebody behind.
     """
 
-    def is_double(path: Path) -> bool:
+    def is_double(path: PersonPath) -> bool:
         if len(path) >= mending.max_double_s * fps or _mean(path, frames, "keypoint_score") >= mending.min_double_score:
             return False
         return any(
@@ -281,12 +283,12 @@ def _without_doubles(
     return [path for path in paths if not is_double(path)]
 
 
-def _height(path: Path, frames: Sequence[FramePoses]) -> float:
+def _height(path: PersonPath, frames: Sequence[FramePoses]) -> float:
     """Median height of a path's boxes, px."""
     return float(np.median([frames[t].bbox[i, 3] - frames[t].bbox[i, 1] for t, i in path.items()]))
 
 
-def _share_inside(path: Path, other: Path, frames: Sequence[FramePoses]) -> float:
+def _share_inside(path: PersonPath, other: PersonPath, frames: Sequence[FramePoses]) -> float:
     """Share of a path's frames in which its box and another path's lie in each other, by 70 % of the smaller."""
     inside = sum(
         _common(frames[t].bbox[path[t]], frames[t].bbox[[other[t]]])[0] > 0.7 for t in path.keys() & other.keys()
