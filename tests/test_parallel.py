@@ -64,7 +64,9 @@ def torchrun(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         port = probe.getsockname()[1]
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     start += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    tests = Path(__file__).parent
+    path = os.pathsep.join(map(str, (tests, tests.parent / "scripts")))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run([*start, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
