@@ -177,7 +177,8 @@ def _load_own(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            # Copies: a file that stays mapped can't be replaced on Windows, as training does in its end.
+            state_dict = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise SkelactError(f"{path}: damaged safetensors file ({error})") from None
     if metadata.get("format") != FORMAT:

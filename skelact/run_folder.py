@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from skelact.errors import SkelactError
@@ -89,7 +89,8 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     try:
         with safe_open(path, framework="pt") as file:
             progress = json.loads((file.metadata() or {})["progress"])
-        return load_file(path), progress
+            # Copies: a file that stays mapped can't be replaced on Windows, as this one is after the next epoch.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, progress  # noqa: SIM118 (no mapping)
     except (SafetensorError, KeyError, ValueError) as error:
         raise SkelactError(f"{path}: damaged, cannot go on from it ({error}); start anew in another --out") from None
 

@@ -769,3 +769,13 @@ def test_a_torchscript_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "joint.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
     assert "found a TorchScript program" in error_of(path)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells what is mapped")
+def test_a_checkpoint_that_is_loaded_may_be_replaced(tmp_path: Path) -> None:
+    """Windows refuses to replace a file that is mapped into memory."""
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(checkpoint_of(), path)
+    loaded = load_checkpoint(path)
+    assert loaded.state_dict
+    assert str(path) not in Path("/proc/self/maps").read_text(encoding="utf-8")

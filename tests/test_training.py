@@ -6,7 +6,9 @@ import csv
 import errno
 import json
 import math
+import os
 import re
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -168,6 +170,27 @@ def test_a_resumed_run_ends_as_an_unbroken_one(data: Path, tmp_path: Path, monke
         assert equal(tmp_path / "whole" / f"{name}.safetensors", tmp_path / "broken" / f"{name}.safetensors")
     logs = [(tmp_path / name / "log.csv").read_text() for name in ("whole", "broken")]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped")
+def test_no_file_is_replaced_while_it_is_mapped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows refuses it: neither the end of a run nor the next epoch of a resumed one may do so."""
+    replace_file, save_state = os.replace, RunFolder.save_state
+
+    def as_on_windows(source: Path, target: Path) -> None:
+        assert str(target) not in Path("/proc/self/maps").read_text(encoding="utf-8")
+        replace_file(source, target)
+
+    def power_cut(folder: RunFolder, tensors: Any, progress: dict[str, Any]) -> None:
+        save_state(folder, tensors, progress)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", as_on_windows)
+    with monkeypatch.context() as broken:
+        broken.setattr(RunFolder, "save_state", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "run", TINY, device="cpu", progress=False)
+    assert train(data, tmp_path / "run", TINY, device="cpu", resume=True, progress=False).val_top1 is not None
 
 
 def test_a_run_in_fp16_is_resumed_with_its_scale(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
