@@ -197,7 +197,7 @@ def _video_of(result: Mapping[str, Any], json_path: Path, video: str | Path | No
 
 
 def _src(found: Path, out: Path, embed: bool) -> str:
-    """The player's ``src``: a relative URL, or the video itself."""
+    """The player's ``src``: a URL, relative where there is one, or the video itself."""
     if embed:
         if not found.is_file():
             raise SkelactError(f"{found}: no such file to embed; give the video with --video")
@@ -212,7 +212,10 @@ def _src(found: Path, out: Path, embed: bool) -> str:
         return f"data:{mime_type};base64,{base64.b64encode(found.read_bytes()).decode()}"
     if not found.is_file():
         logger.warning("%s: not found from here; the page will look for it there", found)
-    relative = os.path.relpath(found.resolve(), out.resolve().parent)
+    try:
+        relative = os.path.relpath(found.resolve(), out.resolve().parent)
+    except ValueError:  # on another drive of Windows
+        return found.resolve().as_uri()
     return quote(os.fsencode(Path(relative).as_posix()))
 
 

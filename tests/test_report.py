@@ -176,6 +176,14 @@ def test_a_video_can_be_another_or_inside(folder: Path) -> None:
     assert len(page) > (folder / "overlay.mp4").stat().st_size * 4 / 3
 
 
+def test_a_video_on_another_drive_is_at_its_full_address(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def relpath(path: Path, start: Path) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")  # as on Windows
+
+    monkeypatch.setattr(os.path, "relpath", relpath)
+    assert f'src="{(folder / "a b%20?.mp4").as_uri()}"' in page_of(folder / "a.json", video=folder / "a b%20?.mp4")
+
+
 def test_poses_without_a_video_have_a_page_too(folder: Path) -> None:
     page = page_of(save(folder / "b.json", result("poses.pkl#S001")))
     assert "<video" not in page
