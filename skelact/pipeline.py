@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -59,6 +60,7 @@ FPS_TOLERANCE = 0.01  # of a rate that a container tells
 MIN_HOLE_S = 1.0  # without a frame for so long, and for ``HOLE_FRAMES``, nothing is known
 MIN_POSE_FPS = 12.5  # poses a second with which people are still followed
 MP4_SUFFIXES = frozenset((".mp4", ".m4v", ".mov"))
+NO_FILE_NAME = re.compile(r'[\x00-\x1f"*/:<>?\\|]')  # what Windows, or no system, has in names of files
 OUTPUTS = {"out_video": ".mp4", "srt": ".srt", "vtt": ".vtt", "eaf": ".eaf"}  # files for one source each
 SUBTITLES: dict[str, Callable[[SourceResult], str]] = {"srt": to_srt, "vtt": to_vtt, "eaf": to_eaf}
 
@@ -358,7 +360,7 @@ class Predictor:
             for k, sample in enumerate(annotations):
                 own = outputs
                 if len(annotations) > 1:
-                    name = f"{k:04d}_{sample.frame_dir.replace('/', '_')}"
+                    name = f"{k:04d}_{NO_FILE_NAME.sub('_', sample.frame_dir)}"
                     own = {
                         kind: out.parent / out.name.removesuffix(OUTPUTS[kind]) / f"{name}{OUTPUTS[kind]}"
                         for kind, out in outputs.items()
@@ -687,16 +689,21 @@ def _output_paths(
         return [not_a_source(out, found)]
     folders = [Path(name) for name in named if Path(name).is_dir()]
     inodes = {path.stat().st_ino for path in found if path.is_file()}
-    taken: set[Path] = set()
+    taken: set[str] = set()
     paths: list[Path | None] = []
     for path in found:
         inside = next((path.relative_to(folder) for folder in folders if path.is_relative_to(folder)), Path(path.name))
         stem = inside.with_suffix("")
         names = itertools.chain((stem, inside), (f"{stem}-{n}" for n in itertools.count(2)))
         candidates = (out / f"{name}{suffix}" for name in names)
-        own = next(path for path in candidates if path not in taken)
+        own = next(path for path in candidates if _folded(path) not in taken)
         if os.path.isfile(own) and own.stat().st_ino in inodes:  # to compare each with each takes minutes for thousands
             not_a_source(own, found)
-        taken.add(own)
+        taken.add(_folded(own))
         paths.append(own)
     return paths
+
+
+def _folded(path: Path) -> str:
+    """The same for paths that are one file where case does not count, as on Windows and macOS."""
+    return str(path).casefold()

@@ -21,7 +21,7 @@ from skelact.checkpoint import load_checkpoint
 from skelact.classifier import Classifier
 from skelact.clips import prepare_clips, tracks_keypoint
 from skelact.errors import SkelactError
-from skelact.pipeline import FollowedFrames, enough_stride, estimate_poses, predict
+from skelact.pipeline import FollowedFrames, _output_paths, enough_stride, estimate_poses, predict
 from skelact.pose import PoseModel
 from skelact.skeleton import NTU, OPENPOSE
 from skelact.structures import Array, Frame, FramePoses, PredictionSet, SourceResult, VideoInfo
@@ -300,6 +300,12 @@ def test_an_unexpected_error_is_one_sources_own_unless_debugging(
     assert good.error is None
     with pytest.raises(ZeroDivisionError):
         answer(wave, handshake, model=model, debug=True)
+
+
+def test_outputs_have_names_that_differ_where_case_does_not_count(tmp_path: Path) -> None:
+    found = [tmp_path / "a" / "Wave.mp4", tmp_path / "b" / "wave.MP4", tmp_path / "c" / "wave.mp4"]
+    outputs = _output_paths(found, found, tmp_path / "out", ".json")
+    assert [path.name for path in outputs if path] == ["Wave.json", "wave.MP4.json", "wave-2.json"]
 
 
 # --- pickles -----------------------------------------------------------------------------------------------------
@@ -602,12 +608,12 @@ def test_an_overlay_never_replaces_a_source(
 
 def test_each_sample_of_a_pickle_has_its_overlay(drawn: DrawnPoses, tmp_path: Path, model: Path) -> None:
     small = {"img_shape": (90, 160), "keypoint": annotation("a")["keypoint"] / 12}
-    path = pickled(tmp_path / "poses.pkl", annotation("S1/a", **small), annotation("b", **small))
+    path = pickled(tmp_path / "poses.pkl", annotation("S1/a:1?", **small), annotation("b", **small))
     results = answer(path, model=model, out_video=tmp_path / "out").results
     assert [result.error for result in results] == [None, None]
-    assert overlays(tmp_path / "out") == ["0000_S1_a.mp4", "0001_b.mp4"]
+    assert overlays(tmp_path / "out") == ["0000_S1_a_1_.mp4", "0001_b.mp4"], "names of files, on Windows too"
     answer(path, model=model, out_video=tmp_path / "own.mp4")
-    assert overlays(tmp_path / "own") == ["0000_S1_a.mp4", "0001_b.mp4"], "a folder is not called .mp4"
+    assert overlays(tmp_path / "own") == ["0000_S1_a_1_.mp4", "0001_b.mp4"], "a folder is not called .mp4"
     with pytest.raises(SkelactError, match=r"own.avi: an overlay is an mp4; expected a name that ends in .mp4"):
         answer(path, model=model, out_video=tmp_path / "own.avi")
 
