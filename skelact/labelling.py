@@ -213,7 +213,7 @@ def _from_table(clips: Sequence[Clip], table: Path, known: Sequence[str]) -> Lab
     rows = _read_table(table)
     by_key: dict[str, list[_Row]] = defaultdict(list)
     for row in rows:
-        for key in {row.path, str((table.parent / row.path).resolve())}:
+        for key in {row.path, Path(row.path).as_posix(), str((table.parent / row.path).resolve())}:
             by_key[key].append(row)
     parts: dict[str, tuple[Part, ...]] = {}
     told: dict[str, _Row] = {}
@@ -222,7 +222,7 @@ def _from_table(clips: Sequence[Clip], table: Path, known: Sequence[str]) -> Lab
     for clip in clips:
         own = clip.path.name
         inside = Path(*clip.folder, own).as_posix()
-        keys = (str(clip.path), str(clip.path.resolve()), inside, clip.name, *([own] if times[own] == 1 else []))
+        keys = (clip.path.as_posix(), str(clip.path.resolve()), inside, clip.name, *([own] if times[own] == 1 else []))
         found = next((by_key[key] for key in keys if key in by_key), [])
         for row in found:
             part = _part_of(clip, row, table)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from skelact import labelling
 from skelact.errors import SkelactError
 from skelact.labelling import find_clips, groups_of, label_clips, make_split
 
@@ -110,6 +111,16 @@ def test_a_table_has_the_first_word(tmp_path: Path) -> None:
     assert told.source == "table"
     assert named(dict(told.label), told.class_names) == {"wave/a": "jump", "wave/b": "sit", "c": "jump"}
     assert told.split == {"train": ("c", "wave/a"), "val": ("wave/b",)}
+
+
+def test_a_table_with_the_slashes_of_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = find_clips([videos(tmp_path / "v", "wave/a.mp4", "wave/b.mp4", "walk/b.mp4")])
+    table = tmp_path / "labels" / "labels.csv"
+    table.parent.mkdir()
+    table.write_text(f"wave\\a.mp4,jump\nwave\\b,sit\n{tmp_path}\\v\\walk\\b.mp4,jump\n", encoding="utf-8")
+    monkeypatch.setattr(labelling, "Path", lambda *parts: Path(*(str(part).replace("\\", "/") for part in parts)))
+    told = label_clips(clips, table)
+    assert named(dict(told.label), told.class_names) == {"wave/a": "jump", "wave/b": "sit", "walk/b": "jump"}
 
 
 def test_a_table_as_excel_writes_it(tmp_path: Path) -> None:
