@@ -209,7 +209,8 @@ def _plain(value: Any) -> Any:
 
 def write_json(content: dict[str, Any], path: str) -> None:
     """Indented, to a file or stdout; lists of numbers stand on one line."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+    to_other = path == "-" and (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"  # a pipe on Windows
+    text = json.dumps(content, indent=2, ensure_ascii=to_other, default=_plain)
     # No string is changed by this: JSON writes a line break in one as an escape.
     text = NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
     write_text(text + "\n", path)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,17 @@ def test_a_dash_is_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     write_text("a,b\n", "-")
     assert capsys.readouterr().out == "a,b\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_json_on_stdout_is_json_whatever_its_encoding_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding in ("cp1252", "utf-8"):
+        out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")  # as the command has it
+        monkeypatch.setattr(sys, "stdout", out)
+        write_json({"source": "größer → ł"}, "-")
+        out.flush()
+        written = out.buffer.getvalue()  # type: ignore[attr-defined]
+        assert json.loads(written.decode("utf-8")) == {"source": "größer → ł"}
+        assert (b"\\u" in written) == (encoding == "cp1252")
 
 
 def test_missing_folders_are_made(tmp_path: Path) -> None:
