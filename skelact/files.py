@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -75,6 +76,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if error.filename and not _is_ours(str(error.filename), path, target, temporary):
             raise  # the body failed on another file
         reason = _ADVICE.get(error.errno or 0) or f"{error.strerror or error}; choose another path"
+        if sys.platform == "win32" and isinstance(error, PermissionError):
+            reason = "no permission to write there, or another program has it open; close it, or choose another path"
         raise SkelactError(f"cannot write {path}: {reason}") from error
 
 
@@ -96,6 +99,9 @@ def check_writable(path: str | Path, sources: Iterable[str | Path | None] = ()) 
     with suppress(_Undo), atomic_path(path) as part:
         if part != Path(path):  # a pipe or device is left alone
             part.touch()
+            if sys.platform == "win32" and os.path.isfile(path):  # one that is open elsewhere can't be replaced there
+                with open(path, "r+b"):
+                    pass
         raise _Undo
 
 

@@ -7,9 +7,11 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from skelact import files
 from skelact.errors import SkelactError
 from skelact.files import atomic_path, check_writable, sha256_of
 
@@ -128,6 +130,24 @@ def test_a_source_is_not_to_be_replaced_whatever_it_is_called(tmp_path: Path, mo
             check_writable(out, [None, "a-zoo-name", tmp_path / "poses.pkl"])
     check_writable("other.pkl", [tmp_path / "poses.pkl"])
     assert {path.read_text() for path in tmp_path.glob("*.pkl")} == {"poses"}, "nothing was written to find that out"
+
+
+def test_on_windows_a_file_that_another_program_has_open_is_found_out_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "table.csv"
+    check_writable(path)  # there is none yet
+    path.write_text("old")
+    check_writable(path)
+
+    def refuse(path: Path, mode: str) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(files, "open", refuse, raising=False)
+    with pytest.raises(SkelactError, match=r"table\.csv: no permission to write there, or another program has it open"):
+        check_writable(path)
+    assert listing(tmp_path) == ["table.csv"]
 
 
 def test_the_hash_of_a_folder_is_that_of_its_files_in_the_order_of_their_names(tmp_path: Path) -> None:
