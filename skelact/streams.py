@@ -88,9 +88,8 @@ class LatestFrames:
         """
         while True:
             with self._changed:
-                told = self._changed.wait_for(
-                    lambda: self._newest or self._ended or self._stopped.is_set(), TICK_S if self.num_read else None
-                )
+                # Not longer, also before the first: on Windows nothing, not even Ctrl-C, ends it sooner.
+                told = self._changed.wait_for(lambda: self._newest or self._ended or self._stopped.is_set(), TICK_S)
                 frame, self._newest = self._newest, None
                 if self._stopped.is_set():
                     return
@@ -98,7 +97,8 @@ class LatestFrames:
                     if self._error:
                         raise self._error
                     return
-            yield frame
+            if frame or self.num_read:
+                yield frame
 
     # --- in the thread --------------------------------------------------------------------------------------------
 
@@ -162,7 +162,10 @@ class LatestFrames:
             camera = cv2.VideoCapture(index)
         try:
             if not camera.isOpened():
-                raise SkelactError(f"camera {index}: expected a camera, found none of that index; is it plugged in?")
+                raise SkelactError(
+                    f"camera {index}: expected a camera, found none of that index; is it plugged in, and may this "
+                    "program use it (macOS and Windows: settings, privacy, camera; then try again)?"
+                )
             while not self._stopped.is_set():
                 is_read, image = camera.read()
                 if not is_read:

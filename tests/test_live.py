@@ -274,6 +274,25 @@ def test_a_stream_that_never_answers_is_told_in_one_line(scheme: str) -> None:
             next(iter(frames))
 
 
+def test_nobody_waits_long_at_a_time_for_the_first_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows, nothing but its end ends a wait, not even Ctrl-C."""
+    waits: list[float | None] = []
+    wait_for = threading.Condition.wait_for
+
+    def noted(self: threading.Condition, predicate: Any, timeout: float | None = None) -> Any:
+        waits.append(timeout)
+        return wait_for(self, predicate, timeout)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with LatestFrames(address, 1.5, True) as frames, monkeypatch.context() as patched:
+            patched.setattr(threading.Condition, "wait_for", noted)
+            with pytest.raises(SkelactError, match="no answer in"):
+                next(iter(frames))
+    assert len(waits) > 1
+    assert set(waits) == {skelact.streams.TICK_S}
+
+
 def test_a_camera_that_is_not_there(classifier: Path, estimator: Waving) -> None:
     result = CliRunner().invoke(main, ["live", "77", "--model", str(classifier)])
     assert result.exit_code == 1
