@@ -84,10 +84,15 @@ def has_half(device: str) -> bool:
     return device.startswith("cuda") and not BROKEN_HALF.search(torch.cuda.get_device_name(device))
 
 
-def training_half(device: str) -> torch.dtype:
-    """The 16-bit floats to train in: bfloat16, but on GPUs that only emulate it, slowly."""
+def training_half(device: str) -> torch.dtype | None:
+    """The 16-bit floats to train in: bfloat16, but on GPUs that only emulate it, slowly.
+
+    None on a Mac's GPU, where batch norms of 16-bit floats end the process, before torch 2.12 at least.
+    """
     import torch
 
+    if device.startswith("mps"):
+        return None
     if device.startswith("cuda") and has_half(device) and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16

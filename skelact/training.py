@@ -444,7 +444,10 @@ class _Run:
             nesterov=settings.momentum > 0,
         )
         self.device_type, self.half = here.device.partition(":")[0], training_half(here.device)
-        self.scaler = torch.amp.GradScaler(self.device_type, enabled=settings.amp and self.half == torch.float16)
+        self.amp = settings.amp and self.half is not None
+        if settings.amp and not self.amp:
+            logger.warning("amp: not on %s, training in fp32", here.device)
+        self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.amp and self.half == torch.float16)
         self.weight: Tensor | None = None  # of each class
         if settings.balance:
             counts = np.bincount(job.labels(job.training), minlength=len(job.class_names))
@@ -486,7 +489,7 @@ class _Run:
                     for step, (batch, target) in enumerate(batches(loader)):
                         self._set_rate(epoch + step / len(loader))
                         target = target.to(here.device, non_blocking=True)
-                        with torch.autocast(self.device_type, self.half, enabled=settings.amp):
+                        with torch.autocast(self.device_type, self.half, enabled=self.amp):
                             batch, other, share = self._mix(batch.to(here.device, non_blocking=True), target)
                             logits = network(batch).float()
                             loss = share * self._loss(logits, target) + (1 - share) * self._loss(logits, other)

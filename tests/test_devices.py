@@ -100,3 +100,4 @@ def test_the_floats_that_a_gpu_computes_in(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=generation))
     assert (has_half("cuda:0"), training_half("cuda:0")) == (half, training)
     assert (has_half("cpu"), training_half("cpu")) == (False, torch.bfloat16)
+    assert (has_half("mps"), training_half("mps")) == (False, None)
