@@ -5,6 +5,7 @@ Heavy imports stand inside the commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import io
 import logging
@@ -61,6 +62,8 @@ def _sent_again(dropped: sys.UnraisableHookArgs) -> None:
     number = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(dropped.exc_type)
     if number is None:
         sys.__unraisablehook__(dropped)
+    elif sys.platform == "win32":  # where os.kill ends the process at once
+        threading.Timer(0.05, _thread.interrupt_main, (number,)).start()
     else:
         threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
 
@@ -72,7 +75,7 @@ class SkelactGroup(click.Group):
         """Run the command."""
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # closed by the caller
-                setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for as long as the process lives)
         try:
             with _ended_by_sigterm():
                 return super().invoke(ctx)
@@ -244,7 +247,7 @@ def predict(
     from skelact import pipeline, writers
     from skelact.files import check_writable
 
-    json_dir = json_path if json_path and (json_path.endswith("/") or Path(json_path).is_dir()) else None
+    json_dir = json_path if json_path and (json_path.endswith(("/", os.sep)) or Path(json_path).is_dir()) else None
     for output in (f"{json_dir}/result.json" if json_dir else json_path, csv_path):
         if output not in (None, "-"):
             check_writable(str(output), [*pipeline.expand_sources(sources), *models, options["layout"], class_names])

@@ -353,9 +353,8 @@ def _open_video(path: str | Path) -> Iterator[tuple[Any, Any]]:
         if path.is_dir():
             raise SkelactError(f"{path}: expected a video, found a folder; give the path of one file")
         if not path.exists():
-            hint = (
-                "skelact live takes addresses" if re.match(r"[a-z]{3,5}:/", str(path)) else "give the path of a video"
-            )
+            is_address = re.match(r"[a-z]{3,5}:[/\\]", str(path))  # a drive has one letter
+            hint = "skelact live takes addresses" if is_address else "give the path of a video"
             raise SkelactError(f"{path}: no such file; {hint}")
         if not path.is_file():  # it would be opened more than once
             raise SkelactError(f"{path}: expected a file, found a pipe or a device; write it into a file first")

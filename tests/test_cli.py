@@ -13,9 +13,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -29,7 +31,7 @@ from stand_ins import CLASSES, FPS, DrawnPoses, Film, Hostile, classifier_file, 
 from test_video import as_nobody
 
 import skelact
-from skelact import files, pipeline
+from skelact import cli, files, pipeline
 from skelact.checkpoint import load_checkpoint, save_checkpoint
 from skelact.cli import main
 from skelact.errors import SkelactError
@@ -745,3 +747,14 @@ def test_a_real_video_from_pixels_to_answer(shared: Path, tmp_path: Path) -> Non
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert (stream.height, stream.width) == (1080, 1920)
         assert sum(len(packet.decode()) for packet in overlay.demux(stream)) == 72
+
+
+def test_ctrl_c_that_python_drops_is_sent_again_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(*_: int) -> None:
+        raise AssertionError("it ends the process at once, on Windows")
+
+    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr(sys, "platform", "win32")
+    cli._sent_again(SimpleNamespace(exc_type=KeyboardInterrupt))  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(0.5)
