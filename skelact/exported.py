@@ -158,7 +158,7 @@ def import_extra(package: str, extra: str) -> Any:
         return import_module(package)
     except ImportError as error:
         raise SkelactError(
-            f"{extra} networks need the package {package} ({error}); install it with: pip install 'skelact[{extra}]'"
+            f'{extra} networks need the package {package} ({error}); install it with: pip install "skelact[{extra}]"'
         ) from None
 
 

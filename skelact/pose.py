@@ -320,7 +320,7 @@ def _load(
     is_pt = path.lower().endswith(".pt")
     if precision == "int8" and not (is_pt and device == "cpu" and backend != "torch" and has_openvino()):
         raise SkelactError(
-            f"pose model {name}: int8 takes a .pt on the CPU and OpenVINO (pip install 'skelact[int8]'); an export "
+            f'pose model {name}: int8 takes a .pt on the CPU and OpenVINO (pip install "skelact[int8]"); an export '
             "that is in int8 itself needs no --precision"
         )
     if backend == "openvino" and not (is_pt and device == "cpu"):

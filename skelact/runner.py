@@ -31,6 +31,7 @@ Result = TypeVar("Result")
 ENGINES = ("local", "ray")
 STOP_S = 5.0  # that a process may take to clean up when it is told to end
 RAY_RETRIES = 3  # of a task whose node or process died; Ray does them, elsewhere
+WINDOWS_WAITS = 60  # processes that one can wait for there
 GPU_WORKERS = 4  # enough to decode for one GPU
 
 
@@ -81,7 +82,8 @@ def run_tasks(
     elif workers <= 1 or len(items) <= 1:
         yield from ((k, task(item)) for k, item in enumerate(items))
     else:
-        yield from _run_in_processes(task, items, min(workers, len(items)), num_gpus(device) > 1)
+        most = WINDOWS_WAITS if sys.platform == "win32" else len(items)
+        yield from _run_in_processes(task, items, min(workers, len(items), most), num_gpus(device) > 1)
 
 
 def check_engine(engine: str) -> None:
@@ -224,7 +226,7 @@ def _run_on_ray(
     try:
         import ray
     except ModuleNotFoundError:
-        raise SkelactError("engine ray: needs Ray (pip install 'skelact[ray]')") from None
+        raise SkelactError('engine ray: needs Ray (pip install "skelact[ray]")') from None
     started = not ray.is_initialized()
     if started:
         cluster = address or os.environ.get("RAY_ADDRESS")

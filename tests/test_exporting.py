@@ -266,10 +266,10 @@ def test_a_missing_package_is_named(
     result = run("export", model, "--out", path)
     assert result.exit_code == 1
     assert f"need the package {package}" in result.stderr
-    assert f"install it with: pip install 'skelact[{format}]'" in result.stderr
+    assert f'install it with: pip install "skelact[{format}]"' in result.stderr
     path.write_bytes(b"<")
     path.with_suffix(".bin").write_bytes(b"")
-    assert f"pip install 'skelact[{format}]'" in run("info", path).stderr
+    assert f'pip install "skelact[{format}]"' in run("info", path).stderr
 
 
 @pytest.mark.parametrize("difference", [0.5, float("nan")])

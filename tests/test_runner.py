@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
+from skelact import runner
 from skelact.errors import SkelactError
 from skelact.files import atomic_path
 from skelact.runner import Lost, available_cores, default_workers, run_tasks
@@ -74,6 +76,15 @@ def test_every_task_is_done(workers: int) -> None:
     assert sorted(run_tasks(double, range(7), workers)) == [(k, 2 * k) for k in range(7)]
 
 
+@pytest.mark.parametrize(("system", "most"), [("linux", 100), ("win32", 60)])
+def test_windows_waits_for_so_many_processes_only(monkeypatch: pytest.MonkeyPatch, system: str, most: int) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(runner, "_run_in_processes", lambda _, items, workers, on_gpus: asked.append(workers) or ())
+    assert list(run_tasks(double, range(200), 100)) == []
+    assert asked == [most]
+
+
 def test_nothing_to_do() -> None:
     assert list(run_tasks(double, [], 4)) == []
 
@@ -134,7 +145,7 @@ def test_cores_are_shared_out() -> None:
 
 def test_without_ray_the_error_tells_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(SkelactError, match=r"pip install 'skelact\[ray\]'"):
+    with pytest.raises(SkelactError, match=r'pip install "skelact\[ray\]"'):
         list(run_tasks(double, range(2), engine="ray"))
 
 
