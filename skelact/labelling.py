@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -209,11 +210,16 @@ def _part_of(clip: Clip, row: _Row, table: Path) -> Part:
     return Part(f"{clip.name}_{start_s:.10g}-{stop_s:.10g}", start_s, stop_s)
 
 
+def _key(path: str | Path) -> str:
+    """The same for a path however its slashes stand, as on Windows, and its accents are written, as on macOS."""
+    return unicodedata.normalize("NFC", Path(path).as_posix())
+
+
 def _from_table(clips: Sequence[Clip], table: Path, known: Sequence[str]) -> Labels:
     rows = _read_table(table)
     by_key: dict[str, list[_Row]] = defaultdict(list)
     for row in rows:
-        for key in {row.path, Path(row.path).as_posix(), str((table.parent / row.path).resolve())}:
+        for key in {_key(row.path), _key((table.parent / row.path).resolve())}:
             by_key[key].append(row)
     parts: dict[str, tuple[Part, ...]] = {}
     told: dict[str, _Row] = {}
@@ -221,8 +227,9 @@ def _from_table(clips: Sequence[Clip], table: Path, known: Sequence[str]) -> Lab
     times = Counter(clip.path.name for clip in clips)
     for clip in clips:
         own = clip.path.name
-        inside = Path(*clip.folder, own).as_posix()
-        keys = (clip.path.as_posix(), str(clip.path.resolve()), inside, clip.name, *([own] if times[own] == 1 else []))
+        inside = Path(*clip.folder, own)
+        bare = [own] if times[own] == 1 else []
+        keys = (*map(_key, (clip.path, clip.path.resolve(), inside)), *map(_key, (clip.name, *bare)))
         found = next((by_key[key] for key in keys if key in by_key), [])
         for row in found:
             part = _part_of(clip, row, table)

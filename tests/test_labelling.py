@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -121,6 +122,12 @@ def test_a_table_with_the_slashes_of_windows(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(labelling, "Path", lambda *parts: Path(*(str(part).replace("\\", "/") for part in parts)))
     told = label_clips(clips, table)
     assert named(dict(told.label), told.class_names) == {"wave/a": "jump", "wave/b": "sit", "walk/b": "jump"}
+
+
+def test_a_table_whose_accents_are_written_in_another_way(tmp_path: Path) -> None:
+    clips = find_clips([videos(tmp_path / "v", f"{unicodedata.normalize('NFD', 'très/été')}.mp4")])
+    (tmp_path / "labels.csv").write_text(f"{unicodedata.normalize('NFC', 'très/été')}.mp4,wave\n", encoding="utf-8")
+    assert label_clips(clips, tmp_path / "labels.csv").class_names == ("wave",)
 
 
 def test_a_table_as_excel_writes_it(tmp_path: Path) -> None:
