@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import json
+import os
 import queue
 import secrets
 import socket
@@ -52,6 +53,8 @@ source.onmessage = (message) => {
 
 
 class _Server(ThreadingHTTPServer):
+    allow_reuse_address = os.name == "posix"  # on Windows two could serve on one port
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of viewers, and of those who only look for open ports, that go in the middle of a request."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
