@@ -152,7 +152,8 @@ def sha256_of(path: str | Path) -> str:
     """The sha256 of a file, or of the files in a folder in the order of their names, in hex."""
     path = Path(path)
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    # By their parts, for paths of Windows have an order of their own.
+    for file in sorted(path.rglob("*"), key=lambda file: file.parts) if path.is_dir() else [path]:
         if not file.is_dir():
             with file.open("rb") as opened:
                 while chunk := opened.read(CHUNK):
