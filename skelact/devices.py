@@ -87,7 +87,7 @@ def has_half(device: str) -> bool:
 def training_half(device: str) -> torch.dtype | None:
     """The 16-bit floats to train in: bfloat16, but on GPUs that only emulate it, slowly.
 
-    None on a Mac's GPU, where batch norms of 16-bit floats end the process, before torch 2.12 at least.
+    None on a Mac's GPU, where batch norms of 16-bit floats may end the process (pytorch's issue 154887).
     """
     import torch
 
