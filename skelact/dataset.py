@@ -25,6 +25,7 @@ from skelact.clips import (
     upwards,
 )
 from skelact.errors import SkelactError
+from skelact.runner import without_main
 from skelact.structures import Array
 
 
@@ -103,7 +104,9 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
 def batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
     """A loader's batches; what goes wrong in its processes is told in one line."""
     try:
-        yield from loader
+        with without_main():
+            loading = iter(loader)  # starts them; by spawn on Windows and macOS
+        yield from loading
     except SkelactError as error:  # from a worker, its message is a traceback with the line that matters last
         raise SkelactError(str(error).strip().splitlines()[-1].removeprefix("skelact.errors.SkelactError: ")) from None
     except RuntimeError as error:

@@ -134,7 +134,7 @@ def _run_in_processes(
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
+def without_main() -> Iterator[None]:
     """Let a process that starts not run the user's script, as it would to find what is in it: tasks are in modules.
 
     A script without ``if __name__ == "__main__"`` would do everything again there, and one from stdin can't be found.
@@ -167,7 +167,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=_work, args=(task, there, number, workers, on_gpus), daemon=True)
-        with _without_main():
+        with without_main():
             process.start()
         there.close()  # else its end would not be seen
         return cls(number, process, here)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -170,6 +171,20 @@ def test_a_resumed_run_ends_as_an_unbroken_one(data: Path, tmp_path: Path, monke
         assert equal(tmp_path / "whole" / f"{name}.safetensors", tmp_path / "broken" / f"{name}.safetensors")
     logs = [(tmp_path / name / "log.csv").read_text() for name in ("whole", "broken")]
     assert logs[0] == logs[1]
+
+
+def test_a_script_without_a_guard_may_have_processes_that_prepare_clips(data: Path, tmp_path: Path) -> None:
+    """Which are spawned on Windows and macOS: they must not run the script again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, skelact\n"
+        "multiprocessing.set_start_method('spawn')\n"
+        "settings = skelact.TrainSettings(epochs=1, width=8, repeat=1)\n"
+        f"skelact.train({str(data)!r}, {str(tmp_path / 'run')!r}, settings, workers=1, device='cpu', progress=False)\n",
+        encoding="utf-8",
+    )
+    subprocess.run([sys.executable, script], check=True, timeout=300)
+    assert (tmp_path / "run" / "best.safetensors").is_file()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped")
