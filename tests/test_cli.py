@@ -755,6 +755,10 @@ def test_ctrl_c_that_python_drops_is_sent_again_on_windows(monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "kill", kill)
     monkeypatch.setattr(sys, "platform", "win32")
-    cli._sent_again(SimpleNamespace(exc_type=KeyboardInterrupt))  # type: ignore[arg-type]
-    with pytest.raises(KeyboardInterrupt):
-        time.sleep(0.5)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores Ctrl-C
+    try:
+        cli._sent_again(SimpleNamespace(exc_type=KeyboardInterrupt))  # type: ignore[arg-type]
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(0.5)
+    finally:
+        signal.signal(signal.SIGINT, before)
