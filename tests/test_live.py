@@ -13,7 +13,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import stand_ins
 from click.testing import CliRunner
 from http_stream import HttpStream
 from test_report import CHROMIUM, FLAGS, wait_until
+from test_tracking import only
 
 import skelact
 import skelact.live_session
@@ -36,6 +38,7 @@ from skelact.live_page import LivePage, parse_address
 from skelact.streams import LatestFrames, _Pace
 from skelact.structures import Array, Frame, FramePoses
 from skelact.video import read_frames
+from skelact.windows import Window
 
 FPS = 15.0
 SIZE = (160, 120)
@@ -164,6 +167,142 @@ def test_what_is_done_at_the_end_of_a_video_ends_with_it(
     drawn_people.write_video(path, [waving[k % len(waving)][0] for k in range(26)], FPS)  # 1.73 s
     events = list(skelact.live(path, classifier, **SMALL))
     assert 1.6 < max(event.stop_s for event in events) < 1.75
+
+
+# --- by another clock --------------------------------------------------------------------------------------------
+
+
+class Played:
+    """Stands for ``streams.LatestFrames``: a minute of pictures in no time, each looked at for a tenth of a second."""
+
+    num_read = num_dropped = num_reconnects = 0
+
+    def __init__(self, source: object, timeout_s: float, reconnect: bool) -> None:
+        self.image, self.time_s = np.zeros((SIZE[1], SIZE[0], 3), np.uint8), 0.0
+
+    def __enter__(self) -> Played:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def now_s(self) -> float:
+        return self.time_s + 0.1
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(int(60 * FPS)):
+            self.time_s = index / FPS
+            yield Frame(index, self.time_s, self.image)
+
+
+@pytest.fixture
+def played(estimator: Waving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skelact.live_session, "LatestFrames", Played)
+
+
+def detecting(estimator: Waving, monkeypatch: pytest.MonkeyPatch, change: Callable[[FramePoses], FramePoses]) -> None:
+    """Have the estimator see something else."""
+    detect = estimator.detect
+    monkeypatch.setattr(estimator, "detect", lambda frame: change(detect(frame)))
+
+
+def test_who_leaves_has_done_what_they_did_a_second_later(
+    played: None, classifier: Path, estimator: Waving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_only(poses: FramePoses) -> FramePoses:
+        return only(poses, np.arange(2 if poses.time_s < 4 else 1))
+
+    detecting(estimator, monkeypatch, first_only)
+    session = skelact.live("camera", classifier, duration_s=10.0, **{**SMALL, "subjects": "persons"})
+    told = [(event, session.report.duration_s) for event in session]
+    ((gone, told_s),) = [(event, s) for event, s in told if event.subject == (2,) and event.kind == "end"][-1:]
+    assert gone.stop_s == pytest.approx(4.0, abs=0.3)
+    assert told_s < 6
+    assert max(event.stop_s for event, _ in told if event.subject == (1,)) == pytest.approx(10, abs=0.1)
+    assert list(session._last_seen) == [(1,)], "nothing is kept of who is gone"
+
+
+def test_whose_box_is_never_sure_does_nothing(
+    played: None, classifier: Path, estimator: Waving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tracker begins with a sure box, and then follows unsure ones."""
+
+    def unsure(poses: FramePoses) -> FramePoses:
+        return replace(poses, bbox_score=np.array([0.9, 0.9 if poses.time_s == 0 else 0.12], np.float32))
+
+    detecting(estimator, monkeypatch, unsure)
+    events = skelact.live("camera", classifier, duration_s=4.0, **SMALL)
+    assert {event.subject for event in events} == {(1,)}
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_poses_are_cleaned_and_what_is_shown_is_smooth(
+    played: None, classifier: Path, estimator: Waving, monkeypatch: pytest.MonkeyPatch, clean: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    still = estimator.waving[0][1]
+    score_windows = skelact.live_session.score_windows
+    classified, shown = [], []
+
+    def noted(windows: list[Window], *more: Any) -> Array:
+        classified.extend(windows)
+        return score_windows(windows, *more)
+
+    def jitter(poses: FramePoses) -> FramePoses:
+        return replace(poses, keypoint=(still + rng.normal(0, 2, still.shape)).astype(np.float32))
+
+    monkeypatch.setattr(skelact.live_session, "score_windows", noted)
+    detecting(estimator, monkeypatch, jitter)
+    settings = {**SMALL, "clean": clean, "subjects": "persons"}
+    list(skelact.live("camera", classifier, duration_s=4.0, on_frame=lambda view: shown.append(view()), **settings))
+    windows = [track.keypoint - still[track.track_id - 1] for window in classified for track in window.tracks]
+    drawn = [track.keypoint - still[track.track_id - 1] for view in shown[15:] for track in view.sequence.tracks]
+    for poses in (windows, drawn):
+        assert (np.concatenate(poses).std() < 1.8) == clean, "of 2 pixels"
+
+
+def test_what_is_shown_is_who_is_there_and_what_they_do(
+    played: None, classifier: Path, estimator: Waving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_only(poses: FramePoses) -> FramePoses:
+        return only(poses, np.arange(2 if poses.time_s < 3 else 1))
+
+    detecting(estimator, monkeypatch, first_only)
+    shown = []
+    session = skelact.live("camera", classifier, duration_s=4.0, on_frame=lambda view: shown.append(view()), **SMALL)
+    events = list(session)
+    assert [track.track_id for track in shown[40].sequence.tracks] == [1, 2]
+    assert [track.track_id for track in shown[50].sequence.tracks] == [1]
+    np.testing.assert_array_equal(shown[50].sequence.tracks[0].bbox[0], estimator.waving[50 % 15][2][0])
+    doing = {event.subject: event.class_name for event in events if event.kind == "start" and event.start_s < 1}
+    captions = {subject: caption.rpartition(" ") for subject, caption in shown[30].captions.items()}
+    assert {subject: name for subject, (name, _, _) in captions.items()} == doing
+    assert all(0.25 < float(score) <= 1 for *_, score in captions.values()), "the best of four"
+    assert not shown[0].captions
+
+
+def test_windows_are_as_long_and_as_often_as_asked(
+    played: None, classifier: Path, estimator: Waving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = []
+
+    def noted(windows: list[Window], classifier: Any, img_shape: tuple[int, int]) -> Array:
+        spans.extend((window.start_s, window.stop_s) for window in windows)
+        assert img_shape == (SIZE[1], SIZE[0])
+        return np.full((len(windows), 4), 0.25)
+
+    monkeypatch.setattr(skelact.live_session, "score_windows", noted)
+    settings = {"window_s": (1.0, 2.0), "step_s": 0.5, "subjects": "persons"}
+    session = skelact.live("camera", classifier, duration_s=6.0, **settings)
+    list(session)
+    stops = np.unique([stop_s for _, stop_s in spans])
+    np.testing.assert_allclose(stops, np.arange(0.5, 6.1, 0.5), atol=0.01)
+    whole = {round(stop_s - start_s, 2) for start_s, stop_s in spans if stop_s > 2.1}
+    assert whole == {1.0, 2.0}
+    assert session.report.num_windows == len(spans)
+    median, p95 = session.report.latency_s
+    assert 0.1 <= median <= p95 <= 0.1 + 1 / FPS + 1e-6, "it takes a tenth of a second"
+    assert f"{len(spans)} windows, from a window's end to its label {median:.3f} s" in str(session.report)
 
 
 def test_a_session_is_gone_through_once(classifier: Path, estimator: Waving, camera: HttpStream) -> None:

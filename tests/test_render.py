@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import av
 import cv2
+import drawn_people
 import numpy as np
 import pytest
 
 from skelact.errors import SkelactError
-from skelact.render import LIMB_COLORS, Overlay, render_poses, render_video
+from skelact.lettering import INK, Color
+from skelact.render import LIMB_COLORS, Overlay, draw_result, render_poses, render_video
 from skelact.roi import Region
 from skelact.skeleton import COCO, HAND, LAYOUTS, NTU, OPENPOSE, Layout
-from skelact.strip import Current, Strip, clock
-from skelact.structures import Array, PoseSequence, Prediction, Track, VideoInfo
+from skelact.strip import DIM, Current, Strip, clock
+from skelact.structures import Array, PoseSequence, Prediction, SourceResult, Track, VideoInfo
 from skelact.video import VideoWriter, probe_video, read_frames
 
 IMG_SHAPE = (480, 640)
@@ -89,6 +92,36 @@ def test_unsure_joints_are_not_drawn() -> None:
     assert color_between(image, track, "right_elbow", "right_wrist") == LIMB_COLORS["right"]
 
 
+def test_small_people_in_a_large_picture_have_thin_limbs() -> None:
+    small = person()
+    keypoint = (small.keypoint - (320, 260)) * 0.2 + (900, 500)
+    sequence = sequence_of(dataclasses.replace(small, keypoint=keypoint, bbox=None), img_shape=(1080, 1920))
+    image = Overlay(sequence).draw(np.full((1080, 1920, 3), 90, np.uint8), 0)
+    assert (image[515, 900] == 90).all(), "the legs are two"
+    assert (image[515, 890:910] != 90).any()
+
+
+def test_a_limb_stands_out_from_what_has_its_colour() -> None:
+    track = person()
+    image = np.full((*IMG_SHAPE, 3), LIMB_COLORS["left"], np.uint8)
+    drawn = Overlay(sequence_of(track)).draw(image, 0)
+    x, y = track.keypoint[0, [COCO.joints.index(f"left_{joint}") for joint in ("hip", "knee")]].mean(0).astype(int)
+    assert drawn[y, x - 4 : x + 5].max(axis=1).min() < 120, "a dark edge"
+
+
+def test_who_moves_by_a_fraction_of_a_pixel_is_drawn_so() -> None:
+    still, moved = (dataclasses.replace(person(x=x), bbox=None) for x in (320, 320.3))
+    images = [Overlay(sequence_of(track)).draw(blank(), 0).astype(int) for track in (still, moved)]
+    assert 0 < np.abs(images[0] - images[1])[300:350].max() < 200
+
+
+def test_no_neck_is_made_of_a_nose() -> None:
+    nose, *shoulders = (COCO.joints.index(joint) for joint in ("nose", "left_shoulder", "right_shoulder"))
+    joined = {frozenset(bone[:2]) for bone in Overlay(sequence_of()).bones}
+    assert frozenset(shoulders) in joined
+    assert not {frozenset((nose, shoulder)) for shoulder in shoulders} & joined
+
+
 def test_nobody_is_drawn_before_after_and_in_a_gap() -> None:
     track = person(start_frame=3)
     for values in (track.keypoint, track.keypoint_score, track.bbox):
@@ -100,17 +133,17 @@ def test_nobody_is_drawn_before_after_and_in_a_gap() -> None:
 
 
 def test_a_box_and_the_track_id_mark_everybody() -> None:
-    first, second = person(1, x=160), person(2, x=480)
-    image = Overlay(sequence_of(first, second)).draw(blank(), 0)
+    tracks = [person(1, x=110), person(2, x=320), person(3, x=530)]
+    image = Overlay(sequence_of(*tracks)).draw(blank(), 0)
     colors = []
-    for track in (first, second):
+    for track in tracks:
         assert track.bbox is not None
         x1, y1, _, y2 = track.bbox[0].round().astype(int)
         colors.append(tuple(image[(y1 + y2) // 2, x1].tolist()))
         tag = image[y1 - 14 : y1, x1 : x1 + 14]
         assert len(np.unique(tag.reshape(-1, 3), axis=0)) > 2  # a number on its colour
     assert (90, 90, 90) not in colors
-    assert colors[0] != colors[1]
+    assert len(set(colors)) == 3
 
 
 def test_people_far_outside_the_picture_are_no_trouble() -> None:
@@ -135,6 +168,20 @@ def test_the_label_can_be_read_on_any_background(background: int) -> None:
 def test_any_label_on_any_size(label: str, size: tuple[int, int]) -> None:
     image = Overlay(sequence_of()).draw(np.zeros((*size, 3), np.uint8), 0, label)
     assert image.shape == (*size, 3)
+
+
+def test_a_long_label_gets_smaller_and_a_longer_one_is_cut() -> None:
+    def labelled(text: str) -> Array:
+        return Overlay(sequence_of()).draw(blank(), 0, text)
+
+    long, longer = "opens the door, " * 5, "opens the door, " * 50
+    assert (labelled(long + "a") != labelled(long + "b")).any(), "all of it is there"
+    assert np.array_equal(labelled(longer + "a"), labelled(longer + "b"))
+    for text in (long, longer):
+        rows, columns = (np.flatnonzero((labelled(text) != 90).any(axis=(2, axis))) for axis in (1, 0))
+        assert columns[-1] < IMG_SHAPE[1] - 5, "a margin on the right"
+        assert rows[-1] < 50
+    assert np.array_equal(labelled("a\nb\tc"), labelled("a b c"))
 
 
 def test_with_opencv_4_labels_lose_their_accents(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,11 +244,14 @@ def test_a_video_gets_its_people_and_its_labels_by_time(tmp_path: Path) -> None:
 
 
 def test_of_overlapping_labels_the_nearest_shows(tmp_path: Path) -> None:
-    outs = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
-    render_poses(sequence_of(), [(0.0, 1.0, "long 0.4"), (0.0, 0.2, "near 0.9")], outs[0])
-    render_poses(sequence_of(), [(0.0, 0.2, "near 0.9")], outs[1])
-    first, second = (label_corner(next(read_frames(out)).image) for out in outs)
-    assert np.abs(first - second).mean() < 2
+    early, late = (0.0, 0.5, "a long one 0.4"), (0.2, 0.5, "near")
+    outs = [tmp_path / name for name in ("both.mp4", "early.mp4", "late.mp4")]
+    for out, labels in zip(outs, ([early, late], [early], [late]), strict=True):
+        render_poses(sequence_of(), labels, out)
+    both, first, second = ([label_corner(frame.image) for frame in read_frames(out)] for out in outs)
+    assert np.abs(both[7] - first[7]).mean() < 2, "at 0.23 s"
+    assert np.abs(both[11] - second[11]).mean() < 2, "at 0.37 s"
+    assert np.abs(first[11] - second[11]).mean() > 5
 
 
 def test_poses_of_another_video_are_told(tmp_path: Path) -> None:
@@ -240,6 +290,18 @@ def test_3d_poses_are_seen_from_the_front(tmp_path: Path) -> None:
     assert (Overlay(sequence).draw(blank(), 0) == 90).all()  # a video has no place for metres
 
 
+def test_who_is_gone_is_not_drawn_and_takes_no_room_in_3d(tmp_path: Path) -> None:
+    """They stand at five metres and leave after six frames, where files have zeros."""
+    keypoint = np.zeros((NUM_FRAMES, NTU.num_joints, 3), np.float32)
+    keypoint[:6] = np.random.default_rng(0).uniform((4.5, -1, 3), (5.5, 1, 3), (NTU.num_joints, 3))
+    track = Track(1, 0, np.arange(NUM_FRAMES) / 30, keypoint, None)
+    render_poses(sequence_of(track, layout="nturgb+d", img_shape=(0, 0)), [], tmp_path / "b.mp4")
+    images = [frame.image for frame in read_frames(tmp_path / "b.mp4")]
+    rows = np.flatnonzero((images[0].max(axis=2) > 150).any(axis=1))
+    assert rows[-1] - rows[0] > 0.7 * len(images[0]), "as large as the picture"
+    assert images[-1].max() < 80
+
+
 # --- timelines ---------------------------------------------------------------------------------------------------
 
 
@@ -249,14 +311,15 @@ def segment(start_s: float, stop_s: float, class_name: str, *track_ids: int) -> 
 
 def test_everybody_has_the_label_of_what_they_do_now() -> None:
     segments = [
-        segment(0, 1, "walk", 1),
         segment(1, 3, "sit", 1),
+        segment(0, 1, "walk", 1),
         segment(2, 3, "unknown", 2),
         segment(0, 9, "hug", 1, 2),
     ]
     current = Current(segments)
     assert current.captions(0.5) == {(1,): "walk 0.80", (1, 2): "hug 0.80"}
     assert current.captions(1.0) == {(1,): "sit 0.80", (1, 2): "hug 0.80"}
+    assert current.captions(2.5) == current.captions(1.0), "nothing of what is unknown"
     assert current.captions(3.0) == {(1, 2): "hug 0.80"}
     overlay = Overlay(sequence_of(person(1, x=200), person(2, x=440)))
     plain, told = overlay.draw(blank(), 0), overlay.draw(blank(), 0, captions=current.captions(0.5))
@@ -264,6 +327,43 @@ def test_everybody_has_the_label_of_what_they_do_now() -> None:
     assert changed[110:125, 160:260].any(), "a longer tag at the first"
     assert not changed[110:125, 380:600].any(), "nothing new at the second"
     assert changed[370:400, 150:300].any(), "the pair's below"
+    numbers = overlay.draw(blank(), 0, captions={(1, 2): ""})[370:420] != plain[370:420]
+    assert np.ptp(np.flatnonzero(numbers.any(axis=(0, 2)))) > 20, "with the numbers of both"
+
+
+def test_the_tag_of_a_pair_at_the_lower_edge_is_in_the_picture() -> None:
+    people = [person(1, x=200, y=378), person(2, x=440, y=378)]  # their feet are at 478
+    overlay = Overlay(sequence_of(*people))
+    plain, told = (overlay.draw(blank(), 0, captions=captions) for captions in (None, {(1, 2): "hug 0.80"}))
+    rows = np.flatnonzero((plain != told).any(axis=(1, 2)))
+    assert len(rows) >= 16, "the whole tag"
+
+
+def test_one_answer_stands_in_the_corner_and_those_of_persons_at_them(tmp_path: Path) -> None:
+    source = tmp_path / "a.mp4"
+    blanks = (blank() for _ in range(NUM_FRAMES))
+    drawn_people.write_video(source, blanks, 30, audio="tone")
+    result = SourceResult("a.mp4", sequence_of(person()), (segment(0, 0.4, "wave", 1),), granularity="clip")
+    panel = label_corner(Overlay(sequence_of()).draw(blank(), 0, "wave 0.80")).max(axis=2) < 60
+    region = Region.parse("0.8,0.2 1,0.2 1,1 0.8,1")
+    for granularity in ("clip", "person"):
+        out = tmp_path / f"{granularity}.mp4"
+        draw_result(source, dataclasses.replace(result, granularity=granularity), out, regions=[region])
+        image = next(read_frames(out)).image.astype(int)
+        is_clip = granularity == "clip"
+        assert (((label_corner(image).max(axis=2) < 60) == panel).mean() > 0.97) == is_clip
+        assert (len(image) == IMG_SHAPE[0]) == is_clip, "a timeline is of persons"
+        assert np.abs(image[110:125, 310:380] - 90).max() > 80, "the tag"
+        assert image[200:400, 510:514, 2].max(axis=1).min() > 150, "the region"
+        with av.open(str(out)) as container:
+            assert container.streams.audio, "the sound"
+
+
+def test_poses_of_a_pickle_have_a_timeline_too(tmp_path: Path) -> None:
+    segments = (segment(0.0, 0.2, "walk", 1), segment(0.2, 0.4, "sit", 1))
+    result = SourceResult("a.PKL#b", sequence_of(person()), segments, granularity="timeline")
+    draw_result(tmp_path / "a.PKL", result, tmp_path / "out.mp4")
+    assert len(next(read_frames(tmp_path / "out.mp4")).image) > IMG_SHAPE[0]
 
 
 def test_a_strip_under_the_picture_shows_who_did_what_when(tmp_path: Path) -> None:
@@ -287,6 +387,47 @@ def test_a_long_video_has_pages_of_a_minute_and_few_rows() -> None:
     assert 0 < moved.sum() < 20, "only the cursor"
 
 
+def test_rows_and_blocks_lie_where_they_belong() -> None:
+    hug = segment(20, 80, "hug", 1, 2)
+    segments = [segment(0, 50, "walk", 2), segment(50, 70, "unknown", 2), hug, segment(0, 10, "sit", 1)]
+    strip = Strip(segments, 90.0, IMG_SHAPE)
+    assert strip.height == 4 * strip.row_px, "three and the times"
+
+    def block(image: Array, row: int, color: Color) -> Array:
+        """From where to where, in shares of the row."""
+        part = image[row * strip.row_px + 3 : (row + 1) * strip.row_px - 3, strip.margin :]
+        return np.flatnonzero((part == color).all(axis=2).any(axis=0))[[0, -1]] / part.shape[1]
+
+    first, second = strip.draw(0.0), strip.draw(60.0)
+    for image, row, color, start, stop in (
+        (first, 0, strip.colors["sit"], 0, 1 / 6),
+        (first, 1, strip.colors["walk"], 0, 5 / 6),
+        (first, 1, DIM, 5 / 6, 1),
+        (first, 2, strip.colors["hug"], 1 / 3, 1),
+        (second, 0, DIM, 0, 1 / 6),
+        (second, 1, strip.colors["hug"], 0, 1 / 3),
+    ):
+        assert block(image, row, color) == pytest.approx([start, stop], abs=0.01)
+    letters = (first[strip.row_px : 2 * strip.row_px, 100:300] == INK).all(axis=2)
+    assert letters.any(axis=0).sum() > 20, "the name in its block"
+    names = [(first[k * strip.row_px :][: strip.row_px, : strip.margin] != INK).any(axis=(0, 2)).sum() for k in (0, 2)]
+    assert names[1] > 2 * names[0], "1 and 1+2"
+    times = (image[-strip.row_px :, strip.margin + 20 :] for image in (first, second))
+    assert (next(times) != next(times)).any(), "0:30 and 1:30"
+
+
+def test_who_is_known_to_do_something_for_longest_gets_a_row() -> None:
+    walkers = [segment(0, 3 + k, "walk", 1 + k) for k in range(7)]
+    strip = Strip([*walkers, segment(0, 20, "unknown", 8)], 20.0, IMG_SHAPE)
+    walk = (strip.draw(20.0) == strip.colors["walk"]).all(axis=2)
+    longest = [np.flatnonzero(walk[k * strip.row_px :][: strip.row_px].any(axis=0))[-1] for k in range(6)]
+    assert longest == sorted(longest), "by number"
+    shares = (np.array(longest) - strip.margin) / (IMG_SHAPE[1] - strip.margin)
+    assert shares == pytest.approx(np.arange(4, 10) / 20, abs=0.01), (
+        "but for the shortest, and who does what is unknown"
+    )
+
+
 def test_a_short_fall_among_many_who_walk_is_on_the_timeline() -> None:
     walkers = [segment(0.0, 10.0, "walk", 1 + k) for k in range(9)]
     with_fall = Strip([*walkers, segment(3.0, 9.0, "walk", 10), segment(9.0, 10.0, "fall", 10)], 10.0, IMG_SHAPE)
@@ -305,8 +446,11 @@ def test_the_last_frame_of_a_video_is_on_the_page_of_all(tmp_path: Path) -> None
 
 def test_times_under_the_picture_are_read_easily() -> None:
     assert [clock(time_s) for time_s in (0, 59.96, 60, 3723.4)] == ["0:00.0", "1:00.0", "1:00.0", "1:02:03.4"]
-    small = Strip([segment(0, 1, "walk", 1)], 1.0, (90, 100))
-    assert small.draw(0.5).shape == (small.height, 100, 3)
+    small = Strip([segment(0, 1, "walk", 1)], 1.0, (90, 140))
+    image = small.draw(0.0)
+    assert image.shape == (small.height, 140, 3)
+    written = np.flatnonzero((image[-small.row_px :, small.margin + 3 :] != INK).any(axis=(0, 2)))
+    assert np.diff(written).max() > 20, "there is room for two times, not for three"
 
 
 def test_a_tag_that_is_wider_than_the_picture_keeps_its_number() -> None:
@@ -321,19 +465,27 @@ def test_regions_are_outlined() -> None:
     region = Region.parse("0.5,0.5 1,0.5 1,1 0.5,1")
     image = Overlay(sequence_of(), regions=[region]).draw(blank(), 0)
     assert (image[240, 330:600] != 90).any(axis=1).all()
+    assert (image[250:470, 320] != 90).any(axis=1).all(), "back to the first corner"
     assert (image[:230] == 90).all()
 
 
 def test_faces_are_hidden_though_nobody_is_tracked(tmp_path: Path) -> None:
+    """One on the left in the first two frames, then one on the right; each for 0.3 s longer than it is seen."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (*IMG_SHAPE, 3), dtype=np.uint8)
     with VideoWriter(tmp_path / "a.mp4", IMG_SHAPE, 30.0) as writer:
         for index in range(NUM_FRAMES):
             writer.write(noise, index / 30)
-    faces = tuple(np.array([[100.0, 200.0, 40.0]], np.float32) for _ in range(NUM_FRAMES))
-    sequence = dataclasses.replace(sequence_of(), faces=faces)
+    places = [(100.0 if index < 2 else 500.0, 200.0, 40.0) for index in range(NUM_FRAMES)]
+    sequence = dataclasses.replace(sequence_of(), faces=tuple(np.array([place], np.float32) for place in places))
     for hide, out in ((True, tmp_path / "hidden.mp4"), (False, tmp_path / "seen.mp4")):
         render_video(tmp_path / "a.mp4", sequence, [], out, hide_faces=hide)
-    hidden, seen = (next(read_frames(tmp_path / name)).image.astype(int) for name in ("hidden.mp4", "seen.mp4"))
-    face = (slice(180, 220), slice(80, 120))
-    assert np.abs(np.diff(hidden[face], axis=1)).mean() < 0.2 * np.abs(np.diff(seen[face], axis=1)).mean()
+    hidden, seen = (
+        [frame.image.astype(int) for frame in read_frames(tmp_path / name)] for name in ("hidden.mp4", "seen.mp4")
+    )
+
+    def is_hidden(index: int, x: int) -> bool:
+        before, after = (np.abs(np.diff(images[index][180:220, x - 20 : x + 20], axis=1)) for images in (seen, hidden))
+        return bool(after.mean() < 0.2 * before.mean())
+
+    assert [[is_hidden(index, x) for x in (100, 500)] for index in (0, 11)] == [[True, True], [False, True]]
