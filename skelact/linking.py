@@ -43,10 +43,8 @@ SPEED_SD, SPEED_CAP, SPEED_HALF_LIFE_S = 0.6, 6.0, 1.0  # heights/s; people slow
 SIZE_SD, SIZE_CAP = 0.03, 4.0  # of the logarithm of the height
 POSTURE_SD, POSTURE_CAP, POSTURE_HALF_LIFE_S = 0.15, 4.0, 0.15
 COLOUR_SD, COLOUR_CAP = 6.0, 16.0  # CIELAB, where 100 lie between black and white
-SAME_CLOTHES, ACROSS_CUT = (
-    4.0,
-    5.0,
-)  # of what differing colours cost, the most for which somebody is the same after a cut
+SAME_CLOTHES = 4.0  # what differing colours cost at most where somebody is the same after a cut, ...
+ACROSS_CUT = 5.0  # ... which costs so much more
 SHARD_MISS = 0.1  # how far, in heights, a shard's box may be from where a person should be
 TRACKER_MISS = 0.3  # a factor on that if the tracker took it for that person
 OPEN_END_S = 0.5  # and how long before the first or after the last piece of that person

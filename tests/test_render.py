@@ -408,7 +408,7 @@ def test_rows_and_blocks_lie_where_they_belong() -> None:
         (second, 1, strip.colors["hug"], 0, 1 / 3),
     ):
         assert block(image, row, color) == pytest.approx([start, stop], abs=0.01)
-    letters = (first[strip.row_px : 2 * strip.row_px, 100:300] == INK).all(axis=2)
+    letters = (first[strip.row_px + 3 : 2 * strip.row_px - 3, 100:300] == INK).all(axis=2)
     assert letters.any(axis=0).sum() > 20, "the name in its block"
     names = [(first[k * strip.row_px :][: strip.row_px, : strip.margin] != INK).any(axis=(0, 2)).sum() for k in (0, 2)]
     assert names[1] > 2 * names[0], "1 and 1+2"

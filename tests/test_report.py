@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from skelact import report
 from skelact.cli import main
 from skelact.errors import SkelactError
+from skelact.render import LIMB_COLORS
 from skelact.report import write_report
+from skelact.skeleton import COCO
 from skelact.strip import clock
 from skelact.video import VideoWriter
 from skelact.writers import write_json
@@ -128,6 +131,91 @@ def test_a_page_has_everything_once(folder: Path) -> None:
     assert "0:12.0, 320 x 180, 2 persons" in page
 
 
+BUTTON = re.compile(r'<button ([^>]*) class="([^"]*)" style="([^"]*)" title="([^"]*)">([^<]*)</button>')
+
+
+def test_segments_lie_where_they_belong(folder: Path) -> None:
+    backwards = list(reversed(result("")["predictions"]))
+    page = page_of(save(folder / "b.json", result("a b%20?.mp4", predictions=backwards)))
+    by_person, by_action = page.split("By action")
+    buttons = {title: (kind, style, said) for _, kind, style, title, said in BUTTON.findall(by_person)}
+    evil = html.escape(EVIL)
+    places = {
+        "Person 1: walk 0.80, 0:00.0 to 0:04.0": ("known", "left:0.000%;width:33.333%", "walk"),
+        f"Person 1: {evil} 0.80, 0:06.0 to 0:09.5": ("known", "left:50.000%;width:29.167%", evil),
+        "Person 1: unknown 0.80, 0:09.5 to 0:12.0": ("unknown", "left:79.167%;width:20.833%", "unknown"),
+        "Persons 1, 2: shake hands 0.80, 0:02.0 to 0:08.0": ("known", "left:16.667%;width:50.000%", "shake hands"),
+    }
+    found = {title: (kind, style.partition(";background")[0], said) for title, (kind, style, said) in buttons.items()}
+    assert found == places
+    assert next(iter(found)).startswith("Person 1: walk"), "in order of time"
+    backgrounds = [style.rpartition(":")[2] for _, style, _ in buttons.values()]
+    assert len(set(backgrounds)) == 4
+    assert backgrounds[2] == "transparent", "what is unknown"
+    assert [said for *_, said in BUTTON.findall(by_action)] == ["1+2", "1", "1"], "who it is that does it"
+    told = re.findall(r'data-start="([^"]*)" data-stop="([^"]*)" data-said="([^"]*)"', page)
+    assert len(told) == 3, "what is done now is told once, not by person and by action"
+    assert ("2.0000", "8.0000", "Persons 1, 2: shake hands 0.80") in told
+
+
+def test_a_chart_has_the_likeliest_classes_by_time(folder: Path) -> None:
+    names = [f"class {k}" for k in range(8)]
+    scores = {name: [0.1 * k] * 4 for k, name in enumerate(names)}
+    chart = {"track_ids": [2], "step_s": 0.5, "start_s": [0.0, 0.5, 6.0, 6.5], "scores": scores}
+    page = page_of(save(folder / "b.json", result("a b%20?.mp4", timelines=[chart])))
+    svg = re.search(r'aria-label="Scores of Person 2">(.*?)</svg>', page)
+    assert svg
+    lines = re.findall(r'points="([^"]*)"', svg[1])
+    assert lines[:2] == ["20.8,30.0 62.5,30.0", "520.8,30.0 562.5,30.0"], "0.7 in the middles of the steps, and a gap"
+    assert len(lines) == 12
+    assert re.findall(r"</i>([^<]*)</span>", page) == names[:1:-1], "the six likeliest"
+    long = {**chart, "start_s": [k / 2 for k in range(9000)], "scores": {"walk": [0.5] * 9000}}
+    page = page_of(save(folder / "b.json", result("a b%20?.mp4", timelines=[long] * 9)))
+    assert "<details><summary><h3>Scores" in page, "many are shown on demand"
+    assert len(page) < 9 * 1500 * 20, "and not finer than a screen"
+    assert "<details open>" in page_of(folder / "a.json")
+
+
+def points_of(page: str) -> list[list[tuple[float, float]]]:
+    """The bones of the first card, from where to where."""
+    bones = re.search(r'stroke-width="3.4">(.*?)</g>', page)
+    assert bones
+    lines = re.findall(r'points="([^"]*)"', bones[1])
+    return [[tuple(map(float, point.split(","))) for point in line.split()] for line in lines]  # type: ignore[misc]
+
+
+def test_a_skeleton_stands_upright_without_what_is_unsure(folder: Path) -> None:
+    told = prediction(0.0, 4.0, "walk", 1)
+    person = told["people"][0]
+    wrist = COCO.joints.index("left_wrist")
+    person["keypoint"][COCO.joints.index("nose")] = [110, 0]
+    whole = points_of(page_of(save(folder / "b.json", result("a b%20?.mp4", predictions=[told]))))
+    person["keypoint_score"][wrist] = 0.29
+    page = page_of(save(folder / "b.json", result("a b%20?.mp4", predictions=[told])))
+    assert len(points_of(page)) == len(whole) - 1
+    lowest, highest = (each(y for line in whole for _, y in line) for each in (max, min))
+    assert 0 <= highest < 0.1 * lowest
+    left = "rgb({2},{1},{0})".format(*LIMB_COLORS["left"])
+    assert page.count(left) == 2 + 1, "the leg's bones, and the upper arm"
+    spatial = [[x / 100, 2 - y / 100, 3.0] for x, y in person["keypoint"]]  # y is up
+    told["people"] = [{**person, "keypoint": spatial, "keypoint_score": None}]
+    upright = points_of(page_of(save(folder / "b.json", result("poses.pkl#a", predictions=[told]))))
+    assert np.allclose(upright, whole, atol=0.11)
+
+
+def test_a_page_elsewhere_finds_the_video(folder: Path) -> None:
+    late = {**result("")["video"], "start_s": 2.5}
+    beyond = [prediction(0.0, 30.0, "walk", 1)]
+    save(folder / "a.json", result("a b%20?.mp4", video=late, predictions=beyond))
+    out = folder / "pages" / "a.html"
+    write_report(folder / "a.json", out)
+    page = out.read_text(encoding="utf-8")
+    assert 'src="../a%20b%2520%3F.mp4"' in page
+    assert 'data-duration="30.000000" data-offset="2.500000"' in page, "the file's clock begins before the picture"
+    write_report(folder / "a.json", out, video=folder / "a b%20?.mp4")
+    assert 'data-offset="0.000000"' in out.read_text(encoding="utf-8"), "as the video that is given has it"
+
+
 def test_those_who_do_the_same_at_once_are_all_seen(folder: Path) -> None:
     same = [prediction(0.0, 4.0, "walk", 1), prediction(1.0, 5.0, "walk", 2), prediction(4.0, 6.0, "walk", 1)]
     page = page_of(save(folder / "b.json", result("a b%20?.mp4", predictions=same)))
@@ -171,6 +259,12 @@ def test_a_video_can_be_another_or_inside(folder: Path) -> None:
     shutil.copy(folder / "overlay.mp4", folder / "second.mp4")
     two = save(folder / "two.json", result("clips/overlay.avi"), result("second.mp4"))
     assert re.findall(r'src="([^"]*)"', page_of(two, video=folder)) == ["overlay.mp4", "second.mp4"]
+    moved = [result("a.avi", overlay=f"/elsewhere/videos/{place}/a.mp4") for place in ("x", "y")]
+    for place in ("x", "y"):
+        (folder / place).mkdir()
+        shutil.copy(folder / "overlay.mp4", folder / place / "a.mp4")
+    page = page_of(save(folder / "two.json", *moved), video=folder)
+    assert re.findall(r'src="([^"]*)"', page) == ["x/a.mp4", "y/a.mp4"]
     page = page_of(folder / "a.json", embed=True)
     assert 'src="data:video/mp4;base64,' in page
     assert len(page) > (folder / "overlay.mp4").stat().st_size * 4 / 3
@@ -219,12 +313,16 @@ def test_what_is_no_result_is_told(tmp_path: Path, text: str | None, message: st
     assert not (tmp_path / "a.html").exists()
 
 
-def test_a_video_that_is_missing_is_told(folder: Path) -> None:
+def test_a_video_that_is_missing_or_large_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SkelactError, match=r"video nope.mp4: no such file; --video takes the overlay"):
         page_of(folder / "a.json", video="nope.mp4")
     gone = save(folder / "gone.json", result("gone.mp4"))
     with pytest.raises(SkelactError, match=r"gone.mp4: no such file to embed; give the video with --video"):
         page_of(gone, embed=True)
+    monkeypatch.setattr(report, "MAX_EMBEDDED", 1000)
+    with pytest.raises(SkelactError, match=r"leave out --embed, and put the video"):
+        page_of(folder / "a.json", embed=True)
+    monkeypatch.undo()
     (folder / "secret.txt").write_text("nobody else's business")
     with pytest.raises(SkelactError, match=r"secret.txt: "):
         page_of(save(folder / "theirs.json", result("secret.txt")), embed=True)

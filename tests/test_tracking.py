@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from drawn_people import MOTIONS, Person, Scene
 from skelact.errors import SkelactError
 from skelact.linking import clothes_colour
 from skelact.persons import centre_distance, main_persons, rank_tracks, track_weight
+from skelact.skeleton import COCO
 from skelact.structures import Array, FramePoses, Track
 from skelact.tracking import TRACKERS, Mending, Tracker, build_tracks, stretch
 
@@ -441,45 +442,106 @@ def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
         Tracker(str(other))
 
 
+# --- who is who, by hand -----------------------------------------------------------------------------------------
+
+BODY = np.linspace([-20, -75], [20, 75], 17)
+RED, BLUE, DARK = [50.0, 60, 40] * 2, [40.0, 10, -50] * 2, [np.nan] * 6
+
+
+def standing(t: int, *places: float, fps: float = FPS, heights: Sequence[float] = ()) -> FramePoses:
+    """People at these places, 150 px high if nothing else is said."""
+    N = len(places)
+    size = np.array(heights or [150.0] * N)[:, None] / 150
+    centre = np.array([(x, 180.0) for x in places]).reshape(N, 2)
+    bbox = np.hstack([centre - size * [30, 75], centre + size * [30, 75]]).astype(np.float32)
+    keypoint = (centre[:, None] + size[..., None] * BODY).astype(np.float32)
+    return FramePoses(t, t / fps, keypoint, np.full((N, 17), 0.9, np.float32), bbox, np.full(N, 0.9, np.float32))
+
+
+def middles(track: Track, *frames: int) -> list[int]:
+    """Where somebody stands in these frames."""
+    return [round(float(track.keypoint[t - track.start_frame, :, 0].mean())) for t in frames]
+
+
+def test_clothes_are_those_of_trunk_and_thighs() -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    image[40:100, 220:280], image[100:160, 220:280] = (0, 0, 255), (255, 0, 0)  # red and blue
+    keypoint = np.zeros((2, 17, 2))
+    for joint, y in (("shoulder", 40), ("hip", 100), ("knee", 160)):
+        for side, x in (("left", 260), ("right", 240)):
+            keypoint[:, COCO.joints.index(f"{side}_{joint}")] = x, y
+    keypoint[1, :, 0] += 300  # outside of the picture
+    first, second = clothes_colour(image, keypoint)
+    assert first == pytest.approx([53.2, 80.1, 67.2, 32.3, 79.2, -107.9], abs=0.2)
+    assert np.isnan(second).all()
+
+
+@pytest.mark.parametrize("fps", [10.0, 20.0])
+@pytest.mark.parametrize(
+    ("away_s", "beside", "people"), [(2.6, False, 1), (3.4, False, 2), (8.0, True, 1), (10.5, True, 2)]
+)
+def test_who_is_away_for_too_long_comes_back_as_somebody_new(
+    away_s: float, beside: bool, people: int, fps: float
+) -> None:
+    """Three seconds in the open, ten behind somebody."""
+    frames, ids = [], []
+    for t in range(round((2 + away_s) * fps)):
+        there = not 1 <= t / fps < 1 + away_s
+        frames.append(standing(t, *([200.0] if beside else []), *([225.0] if there else []), fps=fps))
+        who = 1 if t / fps < 1 else 2
+        ids.append(np.array([*([3] if beside else []), *([who] if there else [])], np.int64))
+    assert len(build_tracks(frames, ids, fps)) == people + beside
+
+
+@pytest.mark.parametrize(("place", "people"), [(260.0, 1), (600.0, 2)])
+def test_who_turns_up_elsewhere_is_somebody_else(place: float, people: int) -> None:
+    frames = [standing(t, *([200.0] if t < 40 else [place] if t >= 55 else [])) for t in range(100)]
+    ids = [np.array([1 + (poses.frame_index >= 55)] * len(poses.bbox), np.int64) for poses in frames]
+    assert len(build_tracks(frames, ids, FPS)) == people
+
+
+def test_two_who_were_away_are_known_by_their_size() -> None:
+    """The tall one comes back nearer to where the small one was, and the other way round."""
+    frames = []
+    for t in range(110):
+        places = (200, 260) if t < 40 else (245, 215) if t >= 70 else ()
+        frames.append(standing(t, *places, heights=(150, 105)[: len(places)]))
+    ids = [np.array([1, 2] if t < 40 else [2, 1])[: len(poses.bbox)] for t, poses in enumerate(frames)]
+    tracks = build_tracks(frames, ids, FPS)
+    assert [middles(track, 0, 109) for track in tracks] == [[200, 245], [260, 215]]
+
+
+def test_two_who_pass_behind_a_wall_go_on_as_they_went() -> None:
+    """A step a second; both are away for a second, come out at about the same time, and the tracker swaps them."""
+    frames = []
+    for t in range(120):
+        places = (170 + 3 * t, 530 - 3 * t)  # they meet at the sixtieth frame
+        frames.append(standing(t, *(places if not 45 <= t < 75 else ())))
+    ids = [np.array([1, 2] if t < 45 else [2, 1])[: len(poses.bbox)] for t, poses in enumerate(frames)]
+    tracks = build_tracks(frames, ids, FPS)
+    assert [middles(track, 0, 119) for track in tracks] == [[170, 527], [530, 173]]
+
+
 def test_clothes_of_before_and_after_tell_two_apart_who_came_close_in_the_dark() -> None:
-    red, blue, dark = np.array([50.0, 60, 40] * 2), np.array([40.0, 10, -50] * 2), np.full(6, np.nan)
-    body, reach = np.linspace([-20, -75], [20, 75], 17), np.array([30, 75])
     frames, ids, colours = [], [], []
     for t in range(110):
         # They stand a step apart, are lost for a moment, seen without colours, lost again; then they changed sides.
-        x, clothes = {0: ((200, 230), (red, blue)), 1: ((205, 225), (dark, dark)), 2: ((219, 211), (red, blue))}[
+        places, clothes = {0: ((200, 230), (RED, BLUE)), 1: ((205, 225), (DARK, DARK)), 2: ((219, 211), (RED, BLUE))}[
             (t >= 42) + (t >= 65)
         ]
-        there = t not in (40, 41, 63, 64)
-        centre = np.array([(own, 180.0) for own in x])[: 2 * there]
-        frames.append(
-            FramePoses(
-                frame_index=t,
-                time_s=t / FPS,
-                keypoint=(centre[:, None] + body).astype(np.float32),
-                keypoint_score=np.full((len(centre), 17), 0.9, np.float32),
-                bbox=np.hstack([centre - reach, centre + reach]).astype(np.float32),
-                bbox_score=np.full(len(centre), 0.9, np.float32),
-            )
-        )
-        ids.append(np.array([1, 2] if t < 65 else [2, 1])[: len(centre)])
-        colours.append(np.array(clothes)[: len(centre)])
+        there = 2 * (t not in (40, 41, 63, 64))
+        frames.append(standing(t, *places[:there]))
+        ids.append(np.array([1, 2] if t < 65 else [2, 1])[:there])
+        colours.append(np.array(clothes)[:there])
     tracks = build_tracks(frames, ids, FPS, colours)
-    assert [track.keypoint[[0, -1], :, 0].mean(1).tolist() for track in tracks] == [[200, 219], [230, 211]]
+    assert [middles(track, 0, 109) for track in tracks] == [[200, 219], [230, 211]]
 
 
-@pytest.mark.parametrize(("after", "people"), [("red", 1), ("blue", 2), ("dark", 2)])
-def test_after_a_cut_those_are_the_same_who_wear_the_same(after: str, people: int) -> None:
+@pytest.mark.parametrize(("after", "people"), [(RED, 1), (BLUE, 2), (DARK, 2)], ids=["red", "blue", "dark"])
+def test_after_a_cut_those_are_the_same_who_wear_the_same(after: list[float], people: int) -> None:
     """The next shot has somebody about where the last one had."""
-    clothes = {"red": [50.0, 60, 40] * 2, "blue": [40.0, 10, -50] * 2, "dark": [np.nan] * 6}
-    body, reach = np.linspace([-20, -75], [20, 75], 17), np.array([30, 75])
-    frames, colours = [], []
-    for t in range(80):
-        centre = np.array([[200.0 if t < 40 else 220.0, 180.0]])
-        keypoint, box = (centre[:, None] + body).astype(np.float32), np.hstack([centre - reach, centre + reach])
-        score = np.full((1, 17), 0.9, np.float32), box.astype(np.float32), np.full(1, 0.9, np.float32)
-        frames.append(FramePoses(t, t / FPS, keypoint, *score))
-        colours.append(np.array([clothes["red" if t < 40 else after]]))
+    frames = [standing(t, 200.0 if t < 40 else 220.0) for t in range(80)]
+    colours = [np.array([RED if t < 40 else after]) for t in range(80)]
     ids = [np.array([1])] * len(frames)
     assert len(build_tracks(frames, ids, FPS, colours)) == 1, "as the tracker has it"
     assert len(build_tracks(frames, ids, FPS, colours, cuts=[40])) == people
