@@ -34,7 +34,7 @@ import skelact.live_session
 import skelact.streams
 from skelact.cli import main
 from skelact.errors import SkelactError
-from skelact.live_page import LivePage, parse_address
+from skelact.live_page import MAX_VIEWERS, LivePage, parse_address
 from skelact.streams import LatestFrames, _Pace
 from skelact.structures import Array, Frame, FramePoses
 from skelact.video import read_frames
@@ -222,6 +222,20 @@ def test_who_leaves_has_done_what_they_did_a_second_later(
     assert list(session._last_seen) == [(1,)], "nothing is kept of who is gone"
 
 
+def test_a_pair_keeps_its_name_when_one_of_them_was_away(
+    played: None, classifier: Path, estimator: Waving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For longer than poses are kept, and not so long that the tracker takes them for somebody new."""
+
+    def one_leaves(poses: FramePoses) -> FramePoses:
+        return only(poses, np.arange(1 if 2 <= poses.time_s < 3.5 else 0, 2))
+
+    detecting(estimator, monkeypatch, one_leaves)
+    events = list(skelact.live("camera", classifier, duration_s=6.0, **{**SMALL, "subjects": "pairs"}))
+    assert max(event.start_s for event in events) > 3.4, "the pair is there again"
+    assert {event.subject for event in events} == {(1, 2)}
+
+
 def test_whose_box_is_never_sure_does_nothing(
     played: None, classifier: Path, estimator: Waving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +308,8 @@ def test_windows_are_as_long_and_as_often_as_asked(
     monkeypatch.setattr(skelact.live_session, "score_windows", noted)
     settings = {"window_s": (1.0, 2.0), "step_s": 0.5, "subjects": "persons"}
     session = skelact.live("camera", classifier, duration_s=6.0, **settings)
-    list(session)
+    told_s = [session.report.duration_s for _ in session]
+    assert told_s[0] == pytest.approx(2.1, abs=0.05), "it lasted for a second, and half a window has passed it"
     stops = np.unique([stop_s for _, stop_s in spans])
     np.testing.assert_allclose(stops, np.arange(0.5, 6.1, 0.5), atol=0.01)
     whole = {round(stop_s - start_s, 2) for start_s, stop_s in spans if stop_s > 2.1}
@@ -567,6 +582,25 @@ def test_a_browser_shows_pictures_and_events_to_who_has_the_token(
     assert not running.is_alive()
 
 
+def test_who_comes_later_is_told_what_was_and_only_so_many_are_served() -> None:
+    with LivePage("127.0.0.1", 0) as page:
+        page.show(lambda: pytest.fail("a picture is drawn, though nobody looks"))
+        page.tell({"class_name": "wave"})
+        viewers = [urllib.request.urlopen(page.url + "events", timeout=5) for _ in range(MAX_VIEWERS)]
+        page.tell({"class_name": "walk"})
+        for viewer in viewers:
+            told = [viewer.readline().decode() for _ in range(3)]
+            assert told == ['data: {"class_name": "wave"}\n', "\n", 'data: {"class_name": "walk"}\n']
+        assert fetch(page.url + "video")[0] == 503
+        viewers.pop().close()
+        deadline_s = time.monotonic() + 10
+        while fetch(page.url + "events", 4)[0] == 503:
+            assert time.monotonic() < deadline_s, "who goes makes room"
+            time.sleep(0.1)
+        for viewer in viewers:
+            viewer.close()
+
+
 def test_the_page_answers_nobody_else() -> None:
     with LivePage("127.0.0.1", 0) as page:
         assert page.token is None
@@ -577,7 +611,8 @@ def test_the_page_answers_nobody_else() -> None:
         local = page.url.replace("0.0.0.0", "127.0.0.1")
         assert fetch(local)[0] == 200
         assert fetch(local.split("?")[0])[0] == 403
-        assert fetch(local + "x")[0] == 403
+        assert [fetch(wrong)[0] for wrong in (local + "x", local[:-1])] == [403, 403]
+        assert fetch(local.replace("?", "secret?"))[0] == 404
 
 
 def test_a_token_of_any_characters_is_in_the_address_as_it_has_to_be() -> None:
