@@ -219,7 +219,8 @@ def test_who_leaves_has_done_what_they_did_a_second_later(
     assert gone.stop_s == pytest.approx(4.0, abs=0.3)
     assert told_s < 6
     assert max(event.stop_s for event, _ in told if event.subject == (1,)) == pytest.approx(10, abs=0.1)
-    assert list(session._last_seen) == [(1,)], "nothing is kept of who is gone"
+    assert (list(session._last_seen), list(session._rings)) == ([(1,)], [1]), "nothing is kept of who is gone"
+    assert len(session._times) <= (1.0 + 0.25) * FPS + 2
 
 
 def test_a_pair_keeps_its_name_when_one_of_them_was_away(

@@ -42,7 +42,7 @@ def track(track_id: int, start_frame: int, num_frames: int, dims: int = 2) -> Tr
 
 
 def sequence(*tracks: Track) -> PoseSequence:
-    info = VideoInfo("a.mp4", (360, 640), 30.0, 0)
+    info = VideoInfo("a.mp4", (360, 640), 30.0, 0, 1.25)
     provenance = {"pose_model": "yolo.pt", "pose_model_sha256": "0" * 64, "tracker": "bytetrack"}
     return PoseSequence(info, tracks, 90, "coco", np.arange(90) / 30, provenance)
 
@@ -93,7 +93,8 @@ def test_json_tells_what_made_it(predictions: PredictionSet) -> None:
 def test_json_of_a_video(predictions: PredictionSet) -> None:
     result = to_json(predictions)["results"][0]
     assert (result["source"], result["error"], result["warnings"]) == ("a.mp4", None, ["mind the aspect ratio"])
-    assert result["video"] == {"height": 360, "width": 640, "fps": 30.0, "num_frames": 90, "start_s": 0.0}
+    assert result["video"] == {"height": 360, "width": 640, "fps": 30.0, "num_frames": 90, "start_s": 1.25}
+    assert "overlay" not in result
     assert result["poses"]["layout"] == "coco"
     assert result["poses"]["pose_model_sha256"] == "0" * 64
 
@@ -106,10 +107,15 @@ def test_json_of_tracks_the_most_important_first(predictions: PredictionSet) -> 
     assert first["score"] == pytest.approx(0.8), "a mean over the frames in which they are seen"
 
 
-def test_json_of_tracks_in_3d_has_no_score() -> None:
-    results = (SourceResult("a.pkl#1", sequence(track(1, 0, 9, dims=3))),)
+def test_json_of_tracks_in_3d_has_no_score_and_metres() -> None:
+    spatial = track(1, 0, 9, dims=3)
+    spatial.keypoint[spatial.present] = 1.23456
+    results = (SourceResult("a.pkl#1", sequence(spatial), (prediction(1),), overlay="out/a.mp4"),)
     (result,) = to_json(PredictionSet(results, CLASSES, []))["results"]
     assert result["tracks"][0]["score"] is None
+    (person,) = result["predictions"][0]["people"]
+    assert (person["keypoint"][0], person["keypoint_score"]) == ([1.2346] * 3, None)
+    assert result["overlay"] == "out/a.mp4"
 
 
 def test_json_of_predictions(predictions: PredictionSet) -> None:
@@ -164,6 +170,13 @@ def test_json_is_json(predictions: PredictionSet, tmp_path: Path) -> None:
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert strictly(text) == content
     assert "größer werden" in text, "people read it too"
+
+
+def test_what_callers_in_python_give_becomes_json(tmp_path: Path) -> None:
+    write_json({"a": np.float32(0.5), "b": np.arange(2), "c": Path("x")}, str(tmp_path / "a.json"))
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 0.5, "b": [0, 1], "c": "x"}
+    with pytest.raises(TypeError, match="set is no JSON type"):
+        write_json({"a": set()}, str(tmp_path / "b.json"))
 
 
 def test_lists_of_numbers_stand_on_one_line(tmp_path: Path) -> None:
@@ -295,4 +308,22 @@ def test_a_source_is_done_if_its_answer_and_all_that_was_written_with_it_are_the
     assert answers_before(path, "k", {"srt": subtitles}) is None
     path.write_text(path.read_text(encoding="utf-8")[:-9], encoding="utf-8")
     assert answers_before(path, "k", {}) is None, "half of a file"
+    path.write_text("[]")
+    assert answers_before(path, "k", {}) is None, "another file"
     assert answers_before(tmp_path / "missing.json", "k", {}) is None
+
+
+def test_several_samples_are_done_if_each_has_its_file(predictions: PredictionSet, tmp_path: Path) -> None:
+    done = replace(predictions.results[0], granularity="clip", overlay="own")
+    path, out = tmp_path / "a.json", tmp_path / "own.mp4"
+    (tmp_path / "own").mkdir()
+    for name in ("0000_a.mp4", "0001_b.mp4"):
+        (tmp_path / "own" / name).touch()
+        os.utime(tmp_path / "own" / name, (1000, 1000))
+    content = to_json(replace(predictions, results=(done, done)))
+    write_json({"key": "k", "outputs": {"overlay": str(out)}, **content}, str(path))
+    before = answers_before(path, "k", {"overlay": out})
+    assert before is not None
+    assert [(each.granularity, each.overlay) for each in before] == [("clip", "own")] * 2
+    (tmp_path / "own" / "0001_b.mp4").unlink()
+    assert answers_before(path, "k", {"overlay": out}) is None
