@@ -11,10 +11,11 @@ import torch
 from plain_stgcnpp import PlainSTGCNPP
 from stand_ins import CLASSES, classifier_file
 
+import skelact.folded
 from skelact.checkpoint import load_checkpoint
 from skelact.classifier import Classifier
 from skelact.clips import prepare_clips
-from skelact.folded import FoldedSTGCNPP, fold
+from skelact.folded import MAX_ROOMS, FoldedSTGCNPP, fold
 from skelact.model import PUBLISHED_CHANNELS, PUBLISHED_STRIDES, STGCNPP, ModelSettings
 from skelact.skeleton import COCO, HAND, NTU, Layout
 from skelact.structures import Array
@@ -32,6 +33,7 @@ SHAPES: dict[str, tuple[Layout, int, tuple[tuple[int, ...], tuple[int, ...]], in
     "stride without more channels": (COCO, 3, ((12, 12), (1, 2)), 2, 9),
     "fewer channels, then more": (COCO, 3, ((30, 12, 18), (1, 1, 1)), 3, 20),
     "one frame": (COCO, 3, ((12, 24), (1, 2)), 2, 1),
+    "more than is computed at once": (COCO, 3, ((12, 24), (1, 2)), 1, 2200),
     "shorter than a kernel": (COCO, 3, ((12, 24), (2, 2)), 2, 3),
 }
 
@@ -133,6 +135,18 @@ def test_clips_of_other_lengths_leave_no_trace() -> None:
         for num_frames, num_persons in ((9, 1), (40, 3), (9, 1), (300, 2), (40, 3), (9, 2)):
             clips = torch.randn(2, num_persons, num_frames, 17, 3)
             torch.testing.assert_close(network(clips), plain(clips), rtol=0, atol=1e-4)
+
+
+def test_memory_does_not_grow_with_lengths_of_clips() -> None:
+    """What lies between the steps has one place, and that is as large as the longest clip needs it."""
+    settings = ModelSettings(3, 17, 5, (12, 24), (1, 2))
+    network = folded(trained(settings, COCO), settings, COCO)
+    with torch.inference_mode():
+        for num_frames in (*range(60, 10, -1), 100, 10):
+            network(torch.randn(1, 1, num_frames, 17, 3))
+            rooms = skelact.folded._rooms._made.values()
+            assert len(rooms) <= MAX_ROOMS
+            assert len({room.between.untyped_storage().data_ptr() for room in rooms}) == 1
 
 
 def test_a_broken_pose_is_not_taken_for_an_empty_slot_and_spoils_no_other_clip() -> None:

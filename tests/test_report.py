@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import re
 import shutil
@@ -218,9 +219,11 @@ def test_a_page_elsewhere_finds_the_video(folder: Path) -> None:
 
 def test_those_who_do_the_same_at_once_are_all_seen(folder: Path) -> None:
     same = [prediction(0.0, 4.0, "walk", 1), prediction(1.0, 5.0, "walk", 2), prediction(4.0, 6.0, "walk", 1)]
-    page = page_of(save(folder / "b.json", result("a b%20?.mp4", predictions=same)))
-    _, by_action = page.split("By action")
-    (lanes,) = re.findall(r'<div class="lanes">(.*?)</div></div>', by_action)
+    hug = prediction(0.0, 6.0, "shake hands", 1, 2)
+    page = page_of(save(folder / "b.json", result("a b%20?.mp4", predictions=[hug, *same])))
+    by_person, by_action = page.split("By action")
+    assert re.findall(r'title="(Person[^":]*)">', by_person) == ["Person 1", "Person 2", "Persons 1, 2"]
+    _, lanes = re.findall(r'<div class="lanes">(.*?)</div></div>', by_action)
     assert [lane.count("<button") for lane in lanes.split('<div class="track">')[1:]] == [2, 1]
 
 
@@ -241,7 +244,10 @@ def test_each_line_of_a_chart_has_its_own_colour(folder: Path) -> None:
 
 def test_what_comes_from_files_is_escaped(folder: Path) -> None:
     evil = result(EVIL, warnings=[EVIL])
-    page = page_of(save(folder / "evil.json", evil, {"source": EVIL, "error": EVIL, "warnings": []}))
+    path = save(folder / "evil.json", evil, {"source": EVIL, "error": EVIL, "warnings": []})
+    content = json.loads(path.read_text(encoding="utf-8"))
+    write_json({**content, "models": [{"name": EVIL}], "versions": {"skelact": EVIL}}, str(path))
+    page = page_of(path)
     assert page.count("<script") == 1
     assert "<img" not in page
     assert html.escape(EVIL) in page
