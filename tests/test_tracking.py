@@ -493,10 +493,13 @@ def test_who_is_away_for_too_long_comes_back_as_somebody_new(
     assert len(build_tracks(frames, ids, fps)) == people + beside
 
 
-@pytest.mark.parametrize(("place", "people"), [(260.0, 1), (600.0, 2)])
-def test_who_turns_up_elsewhere_is_somebody_else(place: float, people: int) -> None:
-    frames = [standing(t, *([200.0] if t < 40 else [place] if t >= 55 else [])) for t in range(100)]
-    ids = [np.array([1 + (poses.frame_index >= 55)] * len(poses.bbox), np.int64) for poses in frames]
+@pytest.mark.parametrize(("place", "away_s", "people"), [(260.0, 0.5, 1), (600.0, 0.5, 2), (800.0, 2.5, 1)])
+def test_who_turns_up_elsewhere_is_somebody_else_unless_there_was_time(
+    place: float, away_s: float, people: int
+) -> None:
+    comes = 40 + round(away_s * FPS)
+    frames = [standing(t, *([200.0] if t < 40 else [place] if t >= comes else [])) for t in range(comes + 45)]
+    ids = [np.array([1 + (poses.frame_index >= comes)] * len(poses.bbox), np.int64) for poses in frames]
     assert len(build_tracks(frames, ids, FPS)) == people
 
 
@@ -520,6 +523,20 @@ def test_two_who_pass_behind_a_wall_go_on_as_they_went() -> None:
     ids = [np.array([1, 2] if t < 45 else [2, 1])[: len(poses.bbox)] for t, poses in enumerate(frames)]
     tracks = build_tracks(frames, ids, FPS)
     assert [middles(track, 0, 119) for track in tracks] == [[170, 527], [530, 173]]
+
+
+def test_clothes_that_are_seen_where_somebody_is_hidden_are_not_theirs() -> None:
+    """One in blue steps behind one in red, both are lost for a moment, and stand in the other order afterwards."""
+    frames, ids, colours = [], [], []
+    for t in range(110):
+        behind = max(262 - 2.3 * t, 215)
+        places = (200, behind) if t < 60 else (232, 190)
+        there = 2 * (not 60 <= t < 66)
+        frames.append(standing(t, *places[:there], heights=(150, 148)[:there]))
+        ids.append(np.array([1, 2] if t < 60 else [2, 1])[:there])
+        colours.append(np.array([RED, RED if t < 60 and behind < 230 else BLUE])[:there])
+    tracks = build_tracks(frames, ids, FPS, colours)
+    assert [middles(track, 0, 109) for track in tracks] == [[200, 232], [262, 190]]
 
 
 def test_clothes_of_before_and_after_tell_two_apart_who_came_close_in_the_dark() -> None:
