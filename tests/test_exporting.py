@@ -285,6 +285,23 @@ def test_another_answer_is_not_written(
     assert path.read_text() == "as it was"
 
 
+def test_a_graph_is_never_there_without_its_weights(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("openvino")
+    copy = shutil.copyfile
+
+    def full(source: Path, target: Path) -> None:
+        copy(source, target)
+        if source.suffix == ".xml":
+            raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(exporting.shutil, "copyfile", full)
+    with pytest.raises(SkelactError, match="the disk is full"):
+        export(model, tmp_path / "a.xml")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
 def test_differences_are_seen() -> None:
     settings = ModelSettings(3, 17, 4, (12,), (1,))
     one, other = (random_network(settings, COCO, seed) for seed in (0, 1))

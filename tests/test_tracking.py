@@ -12,7 +12,7 @@ import pytest
 from drawn_people import MOTIONS, Person, Scene
 
 from skelact.errors import SkelactError
-from skelact.linking import clothes_colour
+from skelact.linking import box_iou, clothes_colour
 from skelact.persons import centre_distance, main_persons, rank_tracks, track_weight
 from skelact.skeleton import COCO
 from skelact.structures import Array, FramePoses, Track
@@ -493,7 +493,7 @@ def test_who_is_away_for_too_long_comes_back_as_somebody_new(
     assert len(build_tracks(frames, ids, fps)) == people + beside
 
 
-@pytest.mark.parametrize(("place", "away_s", "people"), [(260.0, 0.5, 1), (600.0, 0.5, 2), (800.0, 2.5, 1)])
+@pytest.mark.parametrize(("place", "away_s", "people"), [(260.0, 0.5, 1), (600.0, 0.5, 2), (900.0, 2.5, 1)])
 def test_who_turns_up_elsewhere_is_somebody_else_unless_there_was_time(
     place: float, away_s: float, people: int
 ) -> None:
@@ -514,15 +514,56 @@ def test_two_who_were_away_are_known_by_their_size() -> None:
     assert [middles(track, 0, 109) for track in tracks] == [[200, 245], [260, 215]]
 
 
-def test_two_who_pass_behind_a_wall_go_on_as_they_went() -> None:
-    """A step a second; both are away for a second, come out at about the same time, and the tracker swaps them."""
+@pytest.mark.parametrize(("away", "back"), [(45, 75), (61, 61)], ids=["behind a wall", "in front of each other"])
+def test_two_who_pass_each_other_go_on_as_they_went(away: int, back: int) -> None:
+    """The tracker swaps them when both come out from behind a wall, or where they are at one place."""
     frames = []
     for t in range(120):
         places = (170 + 3 * t, 530 - 3 * t)  # they meet at the sixtieth frame
-        frames.append(standing(t, *(places if not 45 <= t < 75 else ())))
-    ids = [np.array([1, 2] if t < 45 else [2, 1])[: len(poses.bbox)] for t, poses in enumerate(frames)]
+        frames.append(standing(t, *(places if not away <= t < back else ())))
+    ids = [np.array([1, 2] if t < away else [2, 1])[: len(poses.bbox)] for t, poses in enumerate(frames)]
     tracks = build_tracks(frames, ids, FPS)
     assert [middles(track, 0, 119) for track in tracks] == [[170, 527], [530, 173]]
+
+
+@pytest.mark.parametrize("on_hands", [True, False])
+def test_posture_and_the_tracker_tell_two_apart_who_are_as_near(on_hands: bool) -> None:
+    """Lost for a moment, each is then a little nearer to where the other was; the tracker mixes them up if one of them
+    stands on their hands."""
+    frames, ids = [], []
+    for t in range(90):
+        poses = standing(t, *((200, 236) if t < 40 else (220, 216) if t >= 43 else ()))
+        if on_hands:
+            poses.keypoint[1:, :, 1] = 360 - poses.keypoint[1:, :, 1]
+        frames.append(poses)
+        ids.append(np.array([2, 1] if on_hands and t >= 43 else [1, 2])[: len(poses.bbox)])
+    tracks = build_tracks(frames, ids, FPS)
+    assert [middles(track, 0, 89) for track in tracks] == [[200, 220], [236, 216]]
+
+
+def test_who_is_seen_now_and_then_beside_another_is_one_person() -> None:
+    """Two walk side by side; for a while one of them is seen for three frames in five, as somebody new each time, and
+    once there is somebody for a moment on the other side."""
+    frames, ids = [], []
+    for t in range(90):
+        first, second, third = 100 + 3 * t, 125 + 3 * t, 65 + 3 * t
+        seen_now = {first: 1}
+        if not 30 <= t < 50 or t % 5 < 3:
+            seen_now[second] = 2 if t < 30 else 3 if t >= 50 else t // 5 + 4
+        if t in (43, 44):
+            seen_now[third] = 20
+        frames.append(standing(t, *seen_now))
+        ids.append(np.array([*seen_now.values()]))
+    first_track, second_track = build_tracks(frames, ids, FPS)
+    for track, start in ((first_track, 100), (second_track, 125)):
+        assert track.present.all()
+        assert middles(track, *range(90)) == [start + 3 * t for t in range(90)]
+
+
+def test_boxes_that_do_not_touch_share_nothing() -> None:
+    box = np.array([0.0, 0, 10, 10])
+    others = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30], [10, 0, 20, 10], [3, 3, 3, 3]], float)
+    assert box_iou(box, others) == pytest.approx([1, 1 / 3, 0, 0, 0])
 
 
 def test_clothes_that_are_seen_where_somebody_is_hidden_are_not_theirs() -> None:
