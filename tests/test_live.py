@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -37,6 +39,7 @@ from skelact.errors import SkelactError
 from skelact.live_page import MAX_VIEWERS, LivePage, parse_address
 from skelact.streams import LatestFrames, _Pace
 from skelact.structures import Array, Frame, FramePoses
+from skelact.timeline import TimelineSettings
 from skelact.video import read_frames
 from skelact.windows import Window
 
@@ -470,6 +473,55 @@ def test_the_command_writes_json_lines_and_reports(
     assert all(event["class_name"] in mine and 0 < event["score"] <= 1 for event in events)
     assert len(result.stderr.splitlines()) >= 3
     assert "(95 %)" in result.stderr.splitlines()[-1]
+
+
+def test_every_option_gets_where_it_belongs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: dict[str, dict[str, Any]] = {}
+
+    def note(name: str, made: Any) -> None:
+        signature = inspect.signature(getattr(skelact.live_session, name))
+
+        def noted(*arguments: Any, **options: Any) -> Any:
+            given[name] = dict(signature.bind(*arguments, **options).arguments)
+            return made
+
+        monkeypatch.setattr(skelact.live_session, name, noted)
+
+    class NothingHappens(list[Any]):
+        report = "all is told"
+
+    note("Classifier", SimpleNamespace(unknown_below=0.3, window_s=1.5))
+    note("PoseModel", "the pose model")
+    note("LiveSession", NothingHappens())
+    names = tmp_path / "names.txt"
+    names.write_text("wave\nwalk\n")
+    said = CliRunner().invoke(
+        main,
+        [
+            *("live", "rtsp://x/y", "--model", "a.pth", "--model", "b.pth", "--fusion-weights", "2,1", "--quiet"),
+            *("--pose-model", "p.pt", "--backend", "torch", "--precision", "fp32", "--device", "cpu"),
+            *("--tracker", "botsort", "--no-clean", "--window", "1,3", "--step", "0.25", "--min-duration", "2"),
+            *("--subjects", "pairs", "--unknown-below", "0.4", "--classes", "wave", "--stream", "bone"),
+            *("--layout", "coco", "--class-names", str(names), "--duration", "60", "--timeout", "5", "--no-reconnect"),
+        ],
+    )
+    assert (said.exit_code, said.output) == (0, ""), "it is quiet"
+    assert list(given["Classifier"].values()) == [
+        *(["a.pth", "b.pth"], [2.0, 1.0], "bone", "coco", ("wave", "walk"), ["wave"], "cpu")
+    ]
+    pose = given["PoseModel"]
+    assert (pose["name"], pose["device"], pose["backend"], pose["precision"]) == ("p.pt", "cpu", "torch", "fp32")
+    assert (pose["live"], pose["calibrate_on"]) == (True, None)
+    session = given["LiveSession"]
+    assert session["settings"] == TimelineSettings((1.0, 3.0), 0.25, 2.0, unknown_below=0.4, subjects="pairs")
+    others = ("source", "estimator", "tracker", "clean", "duration_s", "timeout_s", "reconnect")
+    expected = ("rtsp://x/y", "the pose model", "botsort", False, 60.0, 5.0, False)
+    assert tuple(session[name] for name in others) == expected
+
+    said = CliRunner().invoke(main, ["live", str(names)])
+    assert said.stderr.endswith("all is told\n")
+    assert given["PoseModel"]["calibrate_on"] == names, "a file has pictures to calibrate int8 on"
+    assert given["LiveSession"]["settings"] == TimelineSettings((1.5,), unknown_below=0.3), "as its model has it"
 
 
 def test_without_a_screen_there_is_no_window(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
