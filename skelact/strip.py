@@ -63,10 +63,10 @@ class Strip:
         self.row_px = round(1.6 * self.text_px)
         self.width = img_shape[1]
         self.page_s = max(min(stop_s, PAGE_S), 1e-3)
-        self.pages: list[list[Prediction]] = [[] for _ in range(max(1, math.ceil(stop_s / self.page_s - 1e-6)))]
+        self.pages: list[list[Prediction]] = [[] for _ in range(self._pages_until(stop_s))]
         for segment in segments:
-            last = min(int(segment.stop_s / self.page_s), len(self.pages) - 1)
-            for page in range(int(segment.start_s / self.page_s), last + 1):
+            stop = min(self._pages_until(segment.stop_s), len(self.pages))
+            for page in range(int(segment.start_s / self.page_s), stop):
                 self.pages[page].append(segment)
         rows = max(len({segment.track_ids for segment in page}) for page in self.pages)
         self.height = self.row_px * (min(rows, MAX_ROWS) + 1)
@@ -85,17 +85,24 @@ class Strip:
         cv2.line(image, (x, 0), (x, self.height - 1), PAPER, max(1, self.text_px // 8))
         return image
 
+    def _pages_until(self, time_s: float) -> int:
+        return max(1, math.ceil(time_s / self.page_s - 1e-6))
+
+    def _part(self, time_s: float, page: int) -> float:
+        """Of a page that has passed by then."""
+        return min(max(time_s / self.page_s - page, 0.0), 1.0)
+
     def _x(self, time_s: float, page: int) -> int:
-        part = min(max(time_s / self.page_s - page, 0.0), 1.0)
-        return round(self.margin + part * (self.width - self.margin - 2))
+        return round(self.margin + self._part(time_s, page) * (self.width - self.margin - 2))
 
     def _worth_showing(self, page: int) -> list[tuple[int, ...]]:
         """Who gets a row."""
-        lengths: dict[tuple[int, ...], float] = defaultdict(float)
+        lengths: dict[tuple[int, ...], float] = defaultdict(float)  # in parts of the page
         classes: dict[tuple[int, ...], set[str]] = defaultdict(set)
         for segment in self.pages[page]:
             is_known = segment.class_name != UNKNOWN
-            lengths[segment.track_ids] += is_known * (segment.stop_s - segment.start_s)
+            part = self._part(segment.stop_s, page) - self._part(segment.start_s, page)
+            lengths[segment.track_ids] += is_known * part
             classes[segment.track_ids] |= {segment.class_name} if is_known else set()
         adding: list[tuple[int, ...]] = []
         others: list[tuple[int, ...]] = []

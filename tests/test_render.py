@@ -408,8 +408,8 @@ def test_rows_and_blocks_lie_where_they_belong() -> None:
         (second, 1, strip.colors["hug"], 0, 1 / 3),
     ):
         assert block(image, row, color) == pytest.approx([start, stop], abs=0.01)
-    letters = (first[strip.row_px + 3 : 2 * strip.row_px - 3, 100:300] == INK).all(axis=2)
-    assert letters.any(axis=0).sum() > 20, "the name in its block"
+    named = first[strip.row_px + 3 : 2 * strip.row_px - 3, strip.margin + 2 : strip.margin + 60]
+    assert (named != strip.colors["walk"]).any(axis=(0, 2)).sum() > 20, "the name in its block"
     names = [(first[k * strip.row_px :][: strip.row_px, : strip.margin] != INK).any(axis=(0, 2)).sum() for k in (0, 2)]
     assert names[1] > 2 * names[0], "1 and 1+2"
     times = (image[-strip.row_px :, strip.margin + 20 :] for image in (first, second))
@@ -426,6 +426,17 @@ def test_who_is_known_to_do_something_for_longest_gets_a_row() -> None:
     assert shares == pytest.approx(np.arange(4, 10) / 20, abs=0.01), (
         "but for the shortest, and who does what is unknown"
     )
+
+
+def test_what_is_on_another_page_takes_no_row_from_those_who_act_on_this_one() -> None:
+    walkers = [segment(60, 90, "walk", 1 + k) for k in range(6)]
+    before = [segment(0, 65, "walk", 7), segment(50, 60, "sit", 8)]
+    strip = Strip([*walkers, *before], 120.0, IMG_SHAPE)
+    image = strip.draw(119.0)
+    assert not (image == strip.colors["sit"]).all(axis=2).any(), "they had stopped"
+    walk = (image == strip.colors["walk"]).all(axis=2)
+    ends = [np.flatnonzero(walk[k * strip.row_px :][: strip.row_px].any(axis=0))[-1] for k in range(6)]
+    assert (np.array(ends) - strip.margin) / (IMG_SHAPE[1] - strip.margin) == pytest.approx([0.5] * 6, abs=0.01)
 
 
 def test_a_short_fall_among_many_who_walk_is_on_the_timeline() -> None:
