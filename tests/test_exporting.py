@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from stand_ins import CLASSES, classifier_file, random_network
 
 import skelact
+import skelact.exported
 from skelact import exporting
 from skelact.calibration import Calibration
 from skelact.checkpoint import load_checkpoint, metadata_of
@@ -133,6 +134,31 @@ def test_batches_that_come_again_get_the_same_answer(model: Path, exported: Path
         expected = plain(inputs)
         for size in (1, 3, 1, 3, 2, 1, 3):  # OpenVINO's program for a shape is made when it comes for a second time
             assert torch.allclose(network(inputs[:size]), expected[:size], atol=1e-4)
+
+
+def test_openvino_keeps_few_programs_however_many_clips_come(
+    model: Path, exports: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Videos have any number of windows, and a program of its own for each would fill the memory."""
+    path = exports("openvino")
+    core, compiled = skelact.exported.openvino_core(), []
+
+    class Counting:
+        read_model = staticmethod(core.read_model)
+
+        def compile_model(self, *what: Any) -> Any:
+            compiled.append(what)
+            return core.compile_model(*what)
+
+    monkeypatch.setattr(skelact.exported, "openvino_core", Counting)
+    network, expected = load_exported(path).build(), load_checkpoint(model).build()
+    clips = torch.randn(40, 2, 16, 17, 3)
+    with torch.inference_mode():
+        logits = expected(clips)
+        for _ in range(2):
+            for N in range(1, 41):
+                torch.testing.assert_close(network(clips[:N]), logits[:N], rtol=0, atol=1e-3)
+    assert len(compiled) <= 11
 
 
 def test_predict_gives_the_same_scores(model: Path, exported: Path, poses: Path) -> None:
