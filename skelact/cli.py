@@ -171,7 +171,9 @@ main.add_command(benchmark)
 @cli_options.min_duration
 @cli_options.subjects
 @cli_options.roi
-@click.option("--topk", type=click.IntRange(1), default=5, show_default=True, help="Classes to print for each source.")
+@click.option(
+    "--topk", type=cli_options.Count(1), default=5, show_default=True, help="Classes to print for each source."
+)
 @cli_options.clips
 @cli_options.unknown_below
 @cli_options.classes
@@ -195,11 +197,17 @@ main.add_command(benchmark)
 @click.option("--srt", type=click.Path(), metavar="PATH", help="Write SubRip subtitles; a folder if several sources.")
 @click.option("--vtt", type=click.Path(), metavar="PATH", help="Write WebVTT subtitles; a folder if several sources.")
 @click.option("--eaf", type=click.Path(), metavar="PATH", help="Write ELAN annotations; a folder if several sources.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, each for a source.")
+@click.option(
+    "--workers",
+    type=cli_options.Count(1),
+    default=1,
+    show_default=True,
+    help="Processes; each takes a source at a time.",
+)
 @cli_options.engine
 @cli_options.ray_address
 @cli_options.offline
-@click.option("--quiet", is_flag=True, help="No progress bars, no warnings.")
+@cli_options.quiet
 @click.pass_context
 def predict(
     context: click.Context,
@@ -353,8 +361,9 @@ def info(
 ) -> None:
     """Show what is in a checkpoint or a dataset.
 
-    Of a checkpoint, a file or a zoo name: layout, stream, classes, parameters, operations. The operations are of one
-    clip, counted while it runs, as the field counts them: multiply-accumulates, batch norms and pooling.
+    Of a checkpoint, a file or a name from `skelact weights list`: layout, stream, classes, parameters, operations. The
+    operations are of one clip, counted while it runs, as the field counts them: multiply-accumulates, batch norms and
+    pooling.
 
     Of a dataset, a .pkl or .pickle file: classes, splits, lengths, persons, missing frames, and warnings of what will
     hurt training.

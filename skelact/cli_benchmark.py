@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 @cli_options.tracker
 @cli_options.clips
 @cli_options.offline
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="The best of so many counts.")
+@click.option("--rounds", type=cli_options.Count(1), default=3, show_default=True, help="The best of so many counts.")
 @click.option("--json", "json_path", metavar="PATH|-", help="Write it as JSON; - is stdout.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@cli_options.quiet
 def benchmark(
     source: str, models: tuple[str, ...], clips: str, json_path: str | None, quiet: bool, **options: Any
 ) -> None:
@@ -37,6 +37,7 @@ def benchmark(
     Example:
         skelact benchmark video.mp4 --json benchmark.json
     """
+    cli_options.hush(quiet)
     import skelact
     from skelact import files, writers
 

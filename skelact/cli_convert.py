@@ -41,10 +41,14 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     help=f"{', '.join(FORMATS)}. Default: found out from the content.",
 )
 @click.option("--to-layout", type=click.Choice(["coco", "openpose"]), help="Give the poses these 17 or 18 joints.")
-@click.option("--labels", type=click.Path(), metavar="CSV", help="Rows of path, label[, split]; names or indices.")
+@click.option(
+    "--labels", type=click.Path(), metavar="FILE.csv", help="Table of path, label[, split]; names or indices."
+)
 @click.option("--fps", type=cli_options.SECONDS, metavar="N", help="Frames per second, kept with them.")
 @click.option("--img-shape", callback=_size, metavar="HxW", help="Picture size in pixels, if the files don't tell.")
-@click.option("--exclude", type=click.Path(), metavar="LIST", help="Text file with samples to leave out, one a line.")
+@click.option(
+    "--exclude", type=click.Path(), metavar="LIST", help="Text file with names of samples to leave out, one a line."
+)
 @click.option(
     "--window",
     "window_s",
@@ -57,10 +61,10 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     "step_s",
     type=cli_options.SECONDS,
     metavar="S",
-    help="From one window to the next. Default: half a window.",
+    help="Seconds from one window to the next. Default: half a window.",
 )
-@click.option("--half", is_flag=True, help="float16 on disk: half the size; rounds to 1 px above 1024, 2 above 2048.")
-@click.option("--quiet", is_flag=True, help="No progress bar, no messages but errors.")
+@cli_options.half
+@cli_options.quiet
 def convert(
     sources: tuple[str, ...],
     out: str,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def _outputs(command: Callable[..., None]) -> Callable[..., None]:
     """The options that both commands share."""
     for option in (
-        click.option("--quiet", is_flag=True, help="No progress bars, no warnings."),
+        cli_options.quiet,
         click.option("--plot", type=click.Path(), metavar="FILE.png", help="Draw the confusion matrix."),
         click.option("--json", "json_path", metavar="PATH|-", help="Write the metrics as JSON; - is stdout."),
         click.option("--dump", type=click.Path(), metavar="FILE.pkl", help="Write the scores, as mmaction2 does."),
@@ -35,8 +35,10 @@ def _outputs(command: Callable[..., None]) -> Callable[..., None]:
 @cli_options.stream
 @cli_options.layout
 @cli_options.clips
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Samples in a step.")
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that prepare clips.")
+@click.option("--batch-size", type=cli_options.Count(1), default=16, show_default=True, help="Samples in a step.")
+@click.option(
+    "--workers", type=cli_options.Count(0), default=0, show_default=True, help="Processes that prepare clips."
+)
 @cli_options.device
 @_outputs
 def test(data: str, models: tuple[str, ...], clips: str, json_path: str | None, quiet: bool, **options: Any) -> None:

@@ -20,12 +20,26 @@ _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--backen
 @click.option(
     "--labels", type=click.Path(), metavar="FILE.csv", help="Table of path, label[, split] (and start_s, stop_s)."
 )
-@click.option("--exclude", type=click.Path(), metavar="LIST", help="Text file with names of videos to leave out.")
-@click.option("--group-by", metavar="REGEX", help="What names a video's group; a group is on one side of the split.")
+@click.option(
+    "--exclude", type=click.Path(), metavar="LIST", help="Text file with names of videos to leave out, one a line."
+)
+@click.option(
+    "--group-by",
+    metavar="REGEX",
+    help="Finds the person or source video in a path; who is found is on one side of the split only.",
+)
 @click.option("--seed", type=cli_options.SEED, default=0, show_default=True, help="Of the split.")
-@click.option("--num-person", type=click.IntRange(1), default=2, show_default=True, help="Persons to keep.")
-@click.option("--max-frames", type=click.IntRange(1), help="Take no more of a video.")
-@click.option("--stride", type=click.IntRange(1), default=1, show_default=True, help="Pose every Nth frame only.")
+@click.option(
+    "--num-person", type=cli_options.Count(1), default=2, show_default=True, help="Persons to keep of each video."
+)
+@click.option("--max-frames", type=cli_options.Count(1), help="Take no more frames of a video.")
+@click.option(
+    "--stride",
+    type=cli_options.Count(1),
+    default=1,
+    show_default=True,
+    help="Pose every Nth frame and interpolate the others.",
+)
 @cli_options.pose_model
 @cli_options.backend
 @cli_options.precision
@@ -33,11 +47,11 @@ _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--backen
 @cli_options.tracker
 @click.option("--clean/--no-clean", default=True, show_default=True, help="Take outliers and jitter out of poses.")
 @cli_options.device
-@click.option("--half", is_flag=True, help="float16 on disk: half the size, but joints above 1024 are rounded to 1 px.")
-@click.option("--workers", type=click.IntRange(1), help="Processes. Default: chosen.")
+@cli_options.half
+@click.option("--workers", type=cli_options.Count(1), help="Processes. Default: one for two cores, four on each GPU.")
 @cli_options.engine
 @cli_options.ray_address
-@click.option("--quiet", is_flag=True, help="No progress bars.")
+@cli_options.quiet
 def extract_poses(sources: tuple[str, ...], out: str, quiet: bool, **options: Any) -> None:
     """Turn folders of videos into a pose dataset.
 
@@ -53,6 +67,7 @@ def extract_poses(sources: tuple[str, ...], out: str, quiet: bool, **options: An
     """
     if options["ray_address"] and options["engine"] != "ray":
         raise click.UsageError("--ray-address is of --engine ray")
+    cli_options.hush(quiet)
     import skelact
 
     report = skelact.extract_poses(sources, out, progress=not quiet, command=_command(sys.argv[1:]), **options)

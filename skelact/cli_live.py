@@ -47,11 +47,17 @@ if TYPE_CHECKING:
     default=10.0,
     show_default=True,
     metavar="S",
-    help="How long a stream may not answer.",
+    help="Give a stream up that does not answer for so many seconds.",
 )
-@click.option("--reconnect/--no-reconnect", default=True, show_default=True, help="To a stream that broke off.")
+@click.option(
+    "--reconnect/--no-reconnect", default=True, show_default=True, help="Connect again to a stream that broke off."
+)
 @click.option("--serve", metavar="HOST:PORT", help="Serve a page with the picture and the events.")
-@click.option("--token", metavar="TOKEN", help="Of the page. Default: none on this machine, else a random one.")
+@click.option(
+    "--token",
+    metavar="TOKEN",
+    help="What the page of --serve asks for. Default: none on this machine, else a random one.",
+)
 @click.option("--show", is_flag=True, help="Show the picture in a window; q or Esc ends.")
 @click.option(
     "--report-every",
@@ -61,7 +67,7 @@ if TYPE_CHECKING:
     metavar="S",
     help="Seconds from one report on stderr to the next; 0 for none but the last.",
 )
-@click.option("--quiet", is_flag=True, help="No reports, no warnings.")
+@click.option("--quiet", is_flag=True, help="No reports on stderr, no warnings.")
 def live(
     source: str,
     models: tuple[str, ...],

@@ -15,8 +15,24 @@ if TYPE_CHECKING:
     from skelact.roi import Region
 
 
+class Count(click.IntRange):
+    """A whole number in a range."""
+
+    name = "whole number"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """What help calls it."""
+        return "N"
+
+
 class Number(click.FloatRange):
     """A number in a range; neither NaN, which is in none and passes them all, nor infinity."""
+
+    name = "number"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """What help calls it."""
+        return "X"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number."""
@@ -26,7 +42,7 @@ class Number(click.FloatRange):
 
 
 SECONDS = Number(0, min_open=True)
-SEED = click.IntRange(0, 2**32 - 1)
+SEED = Count(0, 2**32 - 1)
 
 
 def _classes(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
@@ -56,6 +72,35 @@ def names_in(class_names: str | None) -> list[str] | None:
     return (read_names(class_names, "class names") or None) if class_names else None
 
 
+class RecipeOption(click.Option):
+    """An option of ``train`` whose default is the recipe's: help tells those of both.
+
+    Where the default recipe has none, as the data decide, ``show_default`` says how.
+    """
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """What help says in brackets."""
+        from skelact.recipes import RECIPES
+
+        extra = super().get_help_extra(ctx)
+        if self.is_bool_flag and not self.secondary_opts:
+            return extra
+        default, published = (_told(getattr(RECIPES[recipe], str(self.name))) for recipe in ("default", "published"))
+        if isinstance(self.show_default, str):
+            default = self.show_default
+        both = default if published in ("", default) else f"{default}; published: {published}"
+        return extra | ({"default": both} if both else {})
+
+
+def _told(value: Any) -> str:
+    """A setting as help shows it; nothing for one that depends on the data."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(value) or "none"
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def hush(quiet: bool) -> None:
     """With ``--quiet``, skelact tells errors only."""
     if quiet:
@@ -63,7 +108,10 @@ def hush(quiet: bool) -> None:
 
 
 fusion_weights = click.option(
-    "--fusion-weights", callback=numbers, metavar="W,W,...", help="One for each model or dump, such as 2,1,2,1."
+    "--fusion-weights",
+    callback=numbers,
+    metavar="W,W,...",
+    help="One for each model or dump, such as 2,1,2,1. Default: equal ones.",
 )
 stream = click.option(
     "--stream",
@@ -89,12 +137,18 @@ clips = click.option(
     show_default=True,
     help="10 is more accurate, 1 faster.",
 )
+half = click.option(
+    "--half", is_flag=True, help="float16 on disk: half the size; rounds to 1 px above 1024, 2 above 2048."
+)
+quiet = click.option("--quiet", is_flag=True, help="No progress bars, no warnings.")
 clean = click.option(
     "--clean/--no-clean",
     default=None,
     help="Take outliers and jitter out of poses. Default: of those from videos, not of those in pickles.",
 )
-device = click.option("--device", metavar="DEVICE", help="cuda, cuda:1, 1, mps or cpu. Default: chosen.")
+device = click.option(
+    "--device", metavar="DEVICE", help="cuda, cuda:1 (or 1), mps or cpu. Default: a GPU that works, else cpu."
+)
 engine = click.option(
     "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to work."
 )
@@ -193,7 +247,7 @@ min_duration = click.option(
     default=1.0,
     show_default=True,
     metavar="S",
-    help="What lasts for less is taken as part of what was before.",
+    help="What lasts for fewer seconds is taken as part of what was before.",
 )
 subjects = click.option(
     "--subjects",
@@ -216,7 +270,7 @@ models = click.option(
     multiple=True,
     default=(DEFAULT_MODEL,),
     metavar="NAME|PATH",
-    help="Name of `weights list`, checkpoint (also mmaction2's, PYSKL's) or export; several are fused. "
+    help="Name from `skelact weights list`, checkpoint (also mmaction2's, PYSKL's) or export; several are fused. "
     f"Default: {DEFAULT_MODEL}, which ships.",
 )
 tracker = click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import click
@@ -22,7 +23,9 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
     return tuple(name.strip() for name in value.split(",") if name.strip() not in ("", "none"))
 
 
-# Options without a default take the recipe's.
+_setting = partial(click.option, cls=cli_options.RecipeOption)
+
+
 @click.command()
 @click.argument("data", metavar="DATA.pkl", type=click.Path())
 @click.option(
@@ -42,39 +45,66 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
     show_default=True,
     help="Where the options below start from; published is that of ST-GCN++, in batches of even size.",
 )
-@click.option("--epochs", type=click.IntRange(1), help="The learning rate falls to 0 over them.")
-@click.option("--repeat", type=click.IntRange(1), help="Passes over the data in an epoch.")
-@click.option("--batch-size", type=click.IntRange(1), help="Clips in a step, of all processes together.")
-@click.option("--lr", type=cli_options.Number(0, min_open=True), help="Learning rate, of a batch of 128 where scaled.")
-@click.option("--auto-scale-lr/--no-auto-scale-lr", default=None, help="Scale --lr from a batch of 128 to this one.")
-@click.option("--warmup-epochs", type=cli_options.Number(0), help="The learning rate rises over them.")
-@click.option("--weight-decay", type=cli_options.Number(0), help="Of all weights.")
-@click.option(
-    "--label-smoothing", type=cli_options.Number(0, 1, max_open=True), help="Spread over all classes; 0: off."
+@_setting("--epochs", type=cli_options.Count(1), help="Epochs, over which the learning rate falls to 0.")
+@_setting(
+    "--repeat",
+    type=cli_options.Count(1),
+    show_default="as many as make 2,000 clips",
+    help="Passes over the data in an epoch.",
 )
-@click.option("--ema", type=cli_options.Number(0, 1, max_open=True), help="Decay of the weights' average; 0: off.")
-@click.option("--augment", "augmentations", callback=_names, metavar="NAME,...|none", help=AUGMENTATIONS + ".")
-@click.option("--augment-strength", type=cli_options.Number(0), help="Multiplies the ranges of --augment.")
-@click.option(
-    "--mixup", type=cli_options.Number(0), help="Mix two clips and their labels, by Beta(MIXUP, MIXUP); 0: off."
+@_setting("--batch-size", type=cli_options.Count(1), help="Clips in a step, of all processes together.")
+@_setting(
+    "--lr", type=cli_options.Number(0, min_open=True), help="Learning rate; of a batch of 128, with --auto-scale-lr."
 )
-@click.option("--dropout", type=cli_options.Number(0, 1, max_open=True), help="Of the head's features; 0: off.")
-@click.option("--balance/--no-balance", default=None, help="Weigh rare classes up.")
-@click.option("--clip-len", type=click.IntRange(2), help="Frames in a clip. Default: suits the data, at most 100.")
-@click.option("--num-person", type=click.IntRange(1), help="Persons in a clip. Default: as in the data, at most 2.")
-@click.option(
+@_setting(
+    "--auto-scale-lr/--no-auto-scale-lr",
+    default=None,
+    help="Scale --lr from a batch of 128 to --batch-size.",
+)
+@_setting("--warmup-epochs", type=cli_options.Number(0), help="Epochs, over which the learning rate rises at first.")
+@_setting("--weight-decay", type=cli_options.Number(0), help="Weight decay of all weights.")
+@_setting(
+    "--label-smoothing",
+    type=cli_options.Number(0, 1, max_open=True),
+    help="Share of the target that is spread over all classes; 0: off.",
+)
+@_setting("--ema", type=cli_options.Number(0, 1, max_open=True), help="Decay of the weights' average; 0: off.")
+@_setting("--augment", "augmentations", callback=_names, metavar="NAME,...|none", help=f"Some of {AUGMENTATIONS}.")
+@_setting("--augment-strength", type=cli_options.Number(0), help="Multiplies the ranges of --augment.")
+@_setting("--mixup", type=cli_options.Number(0), help="Mix two clips and their labels, by Beta(MIXUP, MIXUP); 0: off.")
+@_setting(
+    "--dropout",
+    type=cli_options.Number(0, 1, max_open=True),
+    help="Share of the features that the head does not see; 0: off.",
+)
+@_setting("--balance/--no-balance", default=None, help="Weigh rare classes up.")
+@_setting(
+    "--clip-len",
+    type=cli_options.Count(2),
+    show_default="of --init, else the data's median, 32 to 100",
+    help="Frames in a clip.",
+)
+@_setting(
+    "--num-person",
+    type=cli_options.Count(1),
+    show_default="of --init, else as in the data, at most 2",
+    help="Persons in a clip.",
+)
+@_setting(
     "--normaliser",
     type=click.Choice(["published", "body"]),
-    help="By the picture (in 3D the spine), or by the people; body by default, but published in 3D.",
+    show_default="of --init, else body, in 3D published",
+    help="By the picture (in 3D the spine), or by the people.",
 )
-@click.option(
+@_setting(
     "--sampling",
     type=click.Choice(["uniform", "interpolate"]),
     help="Whole frames, short samples wrapped; or even times, short samples stretched.",
+    show_default="of --init, else interpolate",
 )
-@click.option("--hide-joints", "hidden_joints", callback=_names, metavar="NAME,...", help="Joints not to look at.")
-@click.option("--binary-scores", is_flag=True, help="Take joints as seen or not; estimators differ in their scores.")
-@click.option("--width", type=click.IntRange(8), help="Channels of the first block; 64 as published.")
+@_setting("--hide-joints", "hidden_joints", callback=_names, metavar="NAME,...", help="Joints not to look at.")
+@_setting("--binary-scores", is_flag=True, help="Take joints as seen or not; estimators differ in their scores.")
+@_setting("--width", type=cli_options.Count(8), help="Channels of the first block; 64 as published.")
 @click.option(
     "--split",
     metavar="NAME",
@@ -85,12 +115,13 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
     metavar="NAME|none",
     help="To choose the best epoch by. Default: the one that belongs to --split; without one the last is the best.",
 )
-@click.option("--val-every", type=click.IntRange(1), help="Epochs from one validation to the next.")
+@_setting("--val-every", type=cli_options.Count(1), help="Epochs from one validation to the next.")
 @cli_options.layout
 @click.option(
     "--init",
     metavar="NAME|PATH",
-    help="Fine-tune this zoo model, checkpoint or folder of --stream all; a head that differs is new.",
+    help="Fine-tune this model of `skelact weights list`, checkpoint or folder of --stream all; a head for other "
+    "classes is new.",
 )
 @click.option("--freeze", is_flag=True, help="Train the head only.")
 @click.option("--skip-empty", is_flag=True, help="Compute slots without a person once: faster where most are empty.")
@@ -100,10 +131,12 @@ def _names(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--seed", type=cli_options.SEED, default=0, show_default=True, help="Of weights and clips.")
 @cli_options.device
 @click.option(
-    "--workers", type=click.IntRange(0), help="Processes that prepare clips. Default: 0 on a CPU, up to 4 for each GPU."
+    "--workers",
+    type=cli_options.Count(0),
+    help="Processes that prepare clips. Default: 0 on a CPU, up to 4 for each GPU.",
 )
 @click.option("--resume", is_flag=True, help="Go on from what --out holds.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@cli_options.quiet
 @click.pass_context
 def train(
     context: click.Context,
@@ -133,6 +166,7 @@ def train(
         skelact train mine.pkl --out runs/tuned --init ntu60-2d-joint
         torchrun --nproc-per-node 4 -m skelact train ntu60_2d.pkl --out runs/ntu60
     """
+    cli_options.hush(quiet)
     import os
     from dataclasses import replace
 

@@ -65,7 +65,7 @@ def list_weights(json_path: str | None) -> None:
 
 @weights.command("fetch")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--quiet", is_flag=True, help="No progress bar, no messages but errors.")
+@click.option("--quiet", is_flag=True, help="No progress bars, no warnings.")
 def fetch_weights(names: tuple[str, ...], quiet: bool) -> None:
     """Download models and verify them.
 

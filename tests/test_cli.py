@@ -35,6 +35,7 @@ from skelact import cli, files, pipeline
 from skelact.checkpoint import load_checkpoint, save_checkpoint
 from skelact.cli import main
 from skelact.errors import SkelactError
+from skelact.recipes import RECIPES
 from skelact.skeleton import NTU, OPENPOSE
 from skelact.video import probe_video
 
@@ -141,12 +142,31 @@ def test_help_is_light() -> None:
     """It answers at once, for nothing heavy is imported."""
     code = (
         "import sys, skelact, skelact.cli; from click.testing import CliRunner\n"
-        f"for path in {list(COMMANDS)!r}:\n"
+        f"for path in {sorted(COMMANDS, key=lambda path: path == ('train',))!r}:\n"
         "    assert CliRunner().invoke(skelact.cli.main, [*path, '--help']).exit_code == 0\n"
-        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+        f"    print(*(name for name in {HEAVY!r} if name in sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert result.stdout == "[]\n"
+    *others, train = result.stdout.splitlines()
+    assert not any(others)
+    assert train in ("", "numpy"), "its help shows the recipes' values"
+
+
+def test_the_help_of_train_tells_the_defaults_of_both_recipes() -> None:
+    told = " ".join(skelact_with("train", "--help").stdout.split())
+    recipes = [RECIPES[name] for name in ("default", "published")]
+    assert f"[default: {recipes[0].epochs}; published: {recipes[1].epochs}; x>=1]" in told
+    assert f"[default: {','.join(recipes[0].augmentations)}; published: none]" in told.replace("- ", "-")
+    assert "[default: on; published: off]" in told, "--auto-scale-lr"
+    assert f"[default: {recipes[0].weight_decay}; x>=0]" in told, "which they share"
+
+
+def test_a_number_that_is_none_is_told_in_plain_words() -> None:
+    assert (
+        "Invalid value for '--topk': 'five' is not a valid whole number."
+        in skelact_with("predict", "a.mp4", "--topk", "five").stderr
+    )
+    assert "'soon' is not a valid number." in skelact_with("live", "0", "--duration", "soon").stderr
 
 
 @pytest.mark.parametrize(
