@@ -120,11 +120,16 @@ def benchmark(
 ) -> BenchmarkReport:
     """Time ``predict`` on a video, whole and stage by stage.
 
+        print(skelact.benchmark("video.mp4").ceiling_fps)
+
     Args:
         source: a video.
         model, pose_model, backend, precision, device, tracker, clips: as for ``predict``.
         rounds: how often all is timed; the best counts.
         progress: a bar on stderr.
+
+    Returns:
+        Seconds of each stage and of the whole, with and without an overlay.
 
     Raises:
         SkelactError: a model can't be loaded, or the video can't be read.

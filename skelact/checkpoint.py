@@ -73,7 +73,17 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write a checkpoint as safetensors, all or nothing."""
+    """Write a checkpoint as safetensors, all or nothing.
+
+        skelact.save_checkpoint(skelact.load_checkpoint("mmaction2.pth"), "mine.safetensors")
+
+    Args:
+        checkpoint: the network and its settings.
+        path: the file.
+
+    Raises:
+        SkelactError: it can't be written.
+    """
     # Copies: safetensors refuses tensors that share memory.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in checkpoint.state_dict.items()}
     # Not save_file, which makes a temporary file of its own and moves it, even over a device.
@@ -115,12 +125,17 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Read a checkpoint of ours, of mmaction2 or of PYSKL; nothing in it is run.
 
+        network = skelact.load_checkpoint("runs/mine/best.safetensors").build()  # takes (N, M, T, V, C), gives logits
+
     Args:
         path: the file.
         stream, layout, class_names, strides: override what the file says or, for foreign ones, what is derived: the
             stream from metadata or file name, the layout from the number of joints, the strides from where the
             channels double. A layout by its name or file, too.
         untold_stream: of a foreign one that does not tell; None takes joint, with a warning.
+
+    Returns:
+        The weights, the shape of the network and what its input looks like.
 
     Raises:
         SkelactError: the file is missing, damaged, refused, or holds no ST-GCN++.

@@ -341,10 +341,12 @@ def _load_member(
 def inspect_checkpoint(
     model: str | Path, stream: str | None = None, layout: Layout | str | Path | None = None
 ) -> list[dict[str, Any]]:
-    """What is in a checkpoint, or in each of a fused zoo name: shape, classes, provenance, parameters, operations.
+    """What is in a checkpoint, or in each of a fused name: shape, classes, provenance, parameters, operations.
+
+        print(skelact.inspect_checkpoint("skelact-daily")[0]["class_names"])
 
     Args:
-        model: zoo name or checkpoint path.
+        model: name of ``skelact weights list``, checkpoint or export.
         stream, layout: as for ``load_checkpoint``.
 
     Raises:

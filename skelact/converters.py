@@ -121,6 +121,8 @@ def convert(
 ) -> Conversion:
     """Convert files to an annotation pickle.
 
+        skelact.convert(["openpose_output/"], "mine.pkl", labels="labels.csv", img_shape=(1080, 1920), fps=30)
+
     Labels and splits are those of ``labels`` or of the source, else what NTU RGB+D's names or sub-folders tell.
 
     Args:

@@ -130,6 +130,8 @@ def inspect_dataset(
 ) -> DatasetReport:
     """Read all of a dataset and tell what is in it.
 
+        print(*skelact.inspect_dataset("mine.pkl").warnings, sep="\\n")
+
     Args:
         source: an annotation pickle, or a dataset.
         progress: draw a bar on stderr, if that is a terminal.

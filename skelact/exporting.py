@@ -76,15 +76,21 @@ def export(
 ) -> ExportReport:
     """Write a checkpoint for another runtime and check that it gives the same logits there.
 
+        report = skelact.export("runs/mine/best.safetensors", format="onnx")
+        skelact.predict("video.mp4", model=report.path)
+
     The graph takes clips (N, M, T, V, C) of any N and gives logits (N, num_classes). The file keeps the checkpoint's
     settings; ``predict``, ``test`` and ``info`` take it as they take the checkpoint.
 
     Args:
-        model: zoo name of a single stream, or checkpoint path.
+        model: name of a single stream in ``skelact weights list``, or checkpoint path.
         out: the file. None puts it beside the checkpoint, or a zoo model into the current folder.
         format: ``onnx``, ``openvino`` or ``torchscript``; None goes by the suffix of ``out``.
         stream, layout: as for ``load_checkpoint``.
         command: the command line, for the provenance.
+
+    Returns:
+        Where the file lies, and how far its logits are from the checkpoint's.
 
     Raises:
         SkelactError: the model is missing, refused or fused, a package is missing, the file can't be written, or it

@@ -120,6 +120,9 @@ def extract_poses(
 ) -> ExtractReport:
     """Make an annotation pickle of videos.
 
+        report = skelact.extract_poses("videos/", "mine.pkl", group_by="/([^_]+)_")
+        print(report.num_samples, report.failed)
+
     Args:
         sources: folders of videos, or videos.
         out: the pickle. Beside ``FILE.pkl`` come ``FILE.report.csv`` and the work folder ``FILE.pkl.work``, from which
@@ -139,6 +142,9 @@ def extract_poses(
         engine, ray_address: as in ``runner.run_tasks``.
         progress: bars on stderr.
         command: the command line, for the provenance.
+
+    Returns:
+        How many samples there are, and the videos that failed, with reasons.
 
     Raises:
         SkelactError: there are no videos, the pose model can't be loaded, or the output can't be written. A video

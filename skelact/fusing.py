@@ -36,6 +36,8 @@ def fuse(
 ) -> Evaluation:
     """Fuse score dumps of the same samples: the weighted mean of their scores.
 
+        print(skelact.fuse(["joint.pkl", "bone.pkl"], fusion_weights=[1, 1]).metrics.top1)
+
     Args:
         dumps: of ``test``, mmaction2 or PYSKL.
         fusion_weights: one for each dump; equal ones by default.
@@ -44,6 +46,9 @@ def fuse(
         split: of ``labels`` that was tested.
         dump: where to write the fused scores.
         plot: where to draw the confusion matrix.
+
+    Returns:
+        The fused scores and their metrics.
 
     Raises:
         SkelactError: a dump can't be read, they are of different samples, or nothing tells the labels.

@@ -24,6 +24,8 @@ NAMED = 3  # samples that an error names
 def merge(sources: Iterable[str | Path], out: str | Path | None = None, half: bool | None = None) -> AnnotationSet:
     """Join datasets: their samples, splits and classes.
 
+        skelact.merge(["mine.pkl", "yours.pkl"], "ours.pkl")
+
     Classes are the same if their names are. A sample that several datasets have is taken once.
 
     Args:

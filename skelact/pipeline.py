@@ -444,12 +444,18 @@ def predict(
 ) -> PredictionSet:
     """Tell what people do in videos.
 
+        for result in skelact.predict("videos/", out_video="overlays/").results:
+            for answer in result.predictions:
+                print(result.source, answer.start_s, answer.stop_s, answer.track_ids, answer.class_name, answer.score)
+
     Args:
         sources: video files, folders of them, or annotation pickles.
-        model: zoo name or checkpoint path; several are fused.
-        pose_model: anything that ultralytics' ``YOLO()`` takes, with 17 COCO keypoints.
-        backend, precision: of the pose model, as in ``pose.PoseModel``.
-        device: ``cuda``, ``mps``, ``cpu``; None chooses.
+        model: name of ``skelact weights list``, checkpoint or export; several are fused.
+        pose_model: anything that ultralytics' ``YOLO()`` takes, with 17 COCO keypoints; ``auto`` is ``yolo26n-pose.pt``
+            where it is in the cache or can be downloaded, else the one that ships.
+        backend: what runs a ``.pt``: ``auto``, ``torch`` or ``openvino``.
+        precision: of the pose network: ``fp32``, ``fp16``, ``bf16`` or ``int8``; None is fp16 on CUDA, else fp32.
+        device: ``cuda``, ``cuda:1``, ``mps`` or ``cpu``; None chooses.
         tracker: one of ``tracking.TRACKERS`` or a YAML file.
         stride: pose every so many frames and interpolate the others; ``auto`` skips what is not needed
             (``enough_stride``).
@@ -463,9 +469,11 @@ def predict(
             on the model's validation samples, if there is one (``Classifier.unknown_below``); None never does it.
         granularity: ``clip``, one answer, ``person``, one for each person, ``timeline``, segments in time, or ``auto``,
             a clip up to ``answers.LONGEST_CLIP_S``, else a timeline.
-        window_s, step_s, min_duration_s, subjects: of timelines, as in ``timeline.TimelineSettings``; by default
+        window_s, step_s, min_duration_s: of timelines, in seconds, as in ``timeline.TimelineSettings``; by default
             windows are as long as the clips that the models were trained on (``Classifier.window_s``).
-        regions: polygons; only people with their feet in one of them count. Also as text, ``x1,y1 x2,y2 x3,y3``.
+        subjects: of timelines: ``both``, ``persons`` or ``pairs``.
+        regions: polygons in pixels, or in shares of width and height; only people with their feet in one of them count.
+            Also as text, ``x1,y1 x2,y2 x3,y3``.
         out_video: where to write the overlay; a folder if there are several sources.
         blur_faces: hide the faces of everybody in the overlay.
         srt, vtt, eaf: where to write subtitles or ELAN's annotations; folders if there are several sources.
@@ -482,7 +490,7 @@ def predict(
         One result a source, in order; failed ones have an ``error``.
 
     Raises:
-        SkelactError: a model can't be loaded, or there are no sources.
+        SkelactError: a setting is none, a model can't be loaded, or there are no sources.
     """
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     for name, number in (("topk", topk), ("clips", clips)):

@@ -25,6 +25,8 @@ PUBLISHED_BATCH_SIZE = 128  # the one that a learning rate of 0.1 stands for
 class TrainSettings:
     """All that a run depends on besides its data; the defaults are skelact's recipe.
 
+        settings = dataclasses.replace(skelact.RECIPES["published"], stream="bone", epochs=24)
+
     Attributes:
         stream: one of ``clips.STREAMS``.
         epochs: the learning rate falls to 0 over them, as half a cosine, step by step.

@@ -51,6 +51,8 @@ MAX_EMBEDDED = 300 * 2**20  # bytes; browsers refuse data URLs of more than 512 
 def write_report(result: str | Path, out: str | Path, *, video: str | Path | None = None, embed: bool = False) -> None:
     """Make a page of a JSON of ``predict``.
 
+        skelact.write_report("result.json", "report.html", video="overlay.mp4")
+
     Args:
         result: the JSON file.
         out: the HTML file to write. It names the videos by their paths relative to it.

@@ -236,7 +236,15 @@ class SourceResult:
 
 @dataclass(frozen=True)
 class PredictionSet:
-    """Results of all sources, and what is needed to make them again."""
+    """Results of all sources, and what is needed to make them again.
+
+    Attributes:
+        results: one a source, in order.
+        class_names: of the scores of every prediction.
+        models: each network's name, hash, stream and so on, in JSON types.
+        settings: all else that the answers depend on, in JSON types.
+        versions: of skelact, Python, torch and numpy.
+    """
 
     results: tuple[SourceResult, ...]
     class_names: tuple[str, ...]

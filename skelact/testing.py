@@ -47,9 +47,11 @@ def test(
 ) -> Evaluation:
     """Measure how good a classifier is.
 
+        print(skelact.test("mine.pkl", "runs/mine/best.safetensors", split="val").metrics.top1)
+
     Args:
         data: annotation pickle with labels.
-        model: zoo name or checkpoint path; several are fused.
+        model: name of ``skelact weights list``, checkpoint or export; several are fused.
         split: name in the dataset. None takes the one that the model was validated on or else a validation split, and
             all samples where there is none.
         fusion_weights: one for each model.

@@ -113,6 +113,9 @@ def train(
 ) -> TrainReport:
     """Train a classifier. Under torchrun, all its processes train it together.
 
+        report = skelact.train("mine.pkl", "runs/mine", skelact.TrainSettings(stream="bone"))
+        print(report.best, report.val_top1)
+
     Args:
         data: annotation pickle with labels.
         out: work folder; gets ``config.json``, ``log.csv``, ``curves.png``, ``confusion.png``, ``best.safetensors``,
@@ -120,13 +123,16 @@ def train(
         settings: ``skelact.TrainSettings(...)``, or one of ``skelact.RECIPES``, of which ``dataclasses.replace`` makes
             others.
         layout: of the joints, also its name or file; None takes what the dataset tells.
-        init: zoo name or checkpoint to start from; its head is replaced where the classes differ. Of a fusion, or of
-            a folder that ``train_streams`` made, the one of the same stream.
+        init: name of ``skelact weights list`` or checkpoint to start from; its head is replaced where the classes
+            differ. Of a fusion, or of a folder that ``train_streams`` made, the one of the same stream.
         device: None chooses.
         workers: processes that prepare clips, for each that trains; None chooses: none on a CPU, some for a GPU.
         resume: go on from the folder's state; the result is that of an unbroken run.
         progress: a bar on stderr.
         command: the command line, for the provenance.
+
+    Returns:
+        Where the checkpoints lie, and the top-1 on the validation split, in [0, 1].
 
     Raises:
         SkelactError: the data don't train, the folder holds another run, or the loss is no number.
@@ -172,13 +178,19 @@ def train_streams(
 ) -> tuple[dict[str, TrainReport], dict[str, float]]:
     """Train the four streams one after another, each in a folder of its name.
 
+        reports, top1 = skelact.train_streams("mine.pkl", "runs/four")
+        print(top1["four-stream"])
+
     Args:
         data, out, settings, options: as for ``train``; with ``resume``, streams that are done stay as they are. What
             is returned as the second value stands in ``OUT/streams.json``, too.
 
     Returns:
-        A report for each stream, and the top-1 on the validation split of the streams and of their ``two-stream`` and
-        ``four-stream`` fusion, one clip a sample.
+        A report for each stream, and the top-1, in [0, 1], on the validation split of the streams and of their
+        ``two-stream`` and ``four-stream`` fusion, one clip a sample; empty without such a split.
+
+    Raises:
+        SkelactError: as for ``train``.
     """
     settings = _checked(settings)
     for stream in STREAMS:  # rather than after hours with the streams before it

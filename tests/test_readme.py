@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import drawn_people
 import pytest
 
+import skelact
 from skelact.cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -47,6 +52,40 @@ def test_a_command_of_the_readme_is_understood(command: str, monkeypatch: pytest
 def test_every_command_is_in_the_readme() -> None:
     for name in main.commands:
         assert f"skelact {name}" in README, name
+
+
+def calls(code: str) -> Iterator[tuple[str, ast.Call]]:
+    """What of skelact is called in some Python, function by function."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Call) and (found := re.fullmatch(r"skelact\.(\w+)", ast.unparse(node.func))):
+            yield found[1], node
+
+
+def is_understood(name: str, call: ast.Call) -> None:
+    """Its arguments are the function's; nothing is run."""
+    words = {word.arg: word.value for word in call.keywords if word.arg}
+    inspect.signature(getattr(skelact, name)).bind(*call.args, **words)
+
+
+def test_the_readme_s_python_is_understood() -> None:
+    told = [found for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) for found in calls(block)]
+    assert {name for name, _ in told} >= {"predict", "train", "test", "live"}
+    for name, call in told:
+        is_understood(name, call)
+
+
+@pytest.mark.parametrize("name", [name for name in skelact.__all__ if inspect.isfunction(getattr(skelact, name))])
+def test_every_function_s_docstring_has_an_example_and_names_all_arguments(name: str) -> None:
+    function = getattr(skelact, name)
+    doc = inspect.getdoc(function) or ""
+    examples = re.findall(r"(?:^ {4}.*\n?)+", doc.partition("\nArgs:")[0].partition("\nRaises:")[0], re.MULTILINE)
+    told = [found for example in examples for found in calls(textwrap.dedent(example))]
+    assert name in {called for called, _ in told}
+    for called, call in told:
+        is_understood(called, call)
+    arguments = inspect.signature(function).parameters
+    assert [argument for argument in arguments if not re.search(rf"\b{argument}\b", doc)] == []
+    assert "Raises:" in doc
 
 
 @pytest.mark.shared
