@@ -72,7 +72,7 @@ def extract_poses(sources: tuple[str, ...], out: str, quiet: bool, **options: An
 
     report = skelact.extract_poses(sources, out, progress=not quiet, command=_command(sys.argv[1:]), **options)
     if report.path:
-        click.echo(f"{report.path}: {report.num_samples} samples", err=True)
+        click.echo(f"{report.path}: {report.num_samples} sample{'s' * (report.num_samples != 1)}", err=True)
     for path, reason in report.failed:
         click.echo(harmless(f"Error: {reason if path in reason else f'{path}: {reason}'}"), err=True)
     if report.failed:

@@ -127,7 +127,7 @@ def samples_of(dataset: AnnotationSet, split: str | None, settings: ClipSettings
     labelled = [k for k in found if headers[k].label is not None]
     where = "the dataset" if split is None else f"split {split!r}"
     if not labelled:
-        raise SkelactError(f"{where}: expected samples with labels, found none")
+        raise SkelactError(f"{where}: expected samples with labels, found none; --labels of convert gives them")
     for k in sorted({headers[k].shape: k for k in reversed(labelled)}.values()):  # the first of each shape
         try:
             check_shape(headers[k].shape, settings)

@@ -305,6 +305,8 @@ def _annotation(name: str, sequence: PoseSequence, persons: Sequence[Track], lab
 def _split_of(told: Labels, names: set[str], groups: dict[str, str], seed: int) -> dict[str, tuple[str, ...]]:
     """The split that came with the labels, else a new one; only of samples that are there."""
     labelled = {name: label for name, label in told.label.items() if name in names}
+    if not labelled:
+        logger.warning("no sample has a label, as training needs: put videos into folders of their class, or --labels")
     if 0 < len(labelled) < len(names):
         logger.warning("%d of %d samples have no label and are in no split", len(names) - len(labelled), len(names))
     if told.split:

@@ -98,6 +98,8 @@ def write_report(result: str | Path, out: str | Path, *, video: str | Path | Non
 def _load(path: Path) -> Any:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SkelactError(f"{path}: no such file; skelact predict VIDEO --json {path} makes it") from None
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SkelactError(f"{path}: expected the JSON of skelact predict, found {reason}") from None

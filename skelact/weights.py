@@ -329,9 +329,12 @@ def resolve(name_or_path: str | Path, progress: bool = True) -> list[ResolvedMod
         return [ResolvedModel(shipped_path(each), weight) for each, weight in model.streams or ((name, 1.0),)]
     if name == YOLO26N_POSE.name:
         raise SkelactError(f"{name} finds poses and names no actions; give it as --pose-model")
+    if path.is_dir() and name not in ZOO:
+        trained = [*path.glob("best.safetensors"), *sorted(path.glob("*/best.safetensors"))]
+        advice = f"it holds {', '.join(map(str, trained))}" if trained else _advice(name)
+        raise SkelactError(f"{name!r} is a folder, not a checkpoint file; {advice}")
     if name not in ZOO:
-        what = "a folder, not a checkpoint file" if path.is_dir() else "neither a file nor a zoo name"
-        raise SkelactError(f"{name!r} is {what}; {_advice(name)}")
+        raise SkelactError(f"{name!r} is neither a file nor a zoo name; {_advice(name)}")
     return [ResolvedModel(fetch(member.name, progress), weight, member) for member, weight in streams(name)]
 
 
@@ -363,7 +366,7 @@ def _advice(name: str) -> str:
     if name.startswith("skelact-") and not shipped():
         return f"the weights that come with skelact are missing ({shipped_folder()}), install it anew"
     near = difflib.get_close_matches(name.lower(), [*shipped(), *ZOO])
-    return (f"did you mean {', '.join(near)}? " if near else "") + "`skelact weights list` shows the zoo"
+    return (f"did you mean {', '.join(near)}? " if near else "") + "`skelact weights list` shows all names"
 
 
 def _download_url(model: PublishedModel) -> str:

@@ -127,6 +127,15 @@ def test_folders_of_classes_become_a_dataset(folder: Path, drawn: Estimator, tmp
     assert rows_of(report.report)["wave/0"]["frames_with_poses"] == str(NUM_FRAMES)
 
 
+def test_videos_without_labels_make_a_dataset_to_look_at_and_a_warning(
+    folder: Path, drawn: Estimator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = extract_poses(folder / "wave", tmp_path / "set.pkl", workers=1, progress=False)
+    assert report.num_samples == 2
+    assert all(annotation.label is None for annotation in load_annotations(tmp_path / "set.pkl").annotations)
+    assert "no sample has a label" in caplog.text
+
+
 def test_persons_fill_the_slots_as_in_predict(folder: Path, drawn: Estimator, tmp_path: Path) -> None:
     extract_poses(folder, tmp_path / "set.pkl", workers=1, progress=False)
     (annotation,) = [a for a in load_annotations(tmp_path / "set.pkl").annotations if a.frame_dir == "shake/0"]

@@ -301,7 +301,7 @@ def test_an_empty_result_and_one_that_failed(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "found No such file"),
+        (None, "no such file; skelact predict VIDEO --json"),
         ("no json", "found Expecting value"),
         ("[1]", "with schema_version 1, found none"),
         ('{"schema_version": 7, "results": []}', "with schema_version 1, found 7"),

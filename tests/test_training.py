@@ -261,7 +261,7 @@ def test_a_loss_that_explodes_stops_with_a_message(data: Path, tmp_path: Path) -
             {"class_names": ("left",)},
             r"sample s1 of split train: expected a label in 0\.\.0, .*, found 1",
         ),
-        ({"split": {"train": ()}}, "expected samples with labels, found none"),
+        ({"split": {"train": ()}}, "expected samples with labels, found none; --labels of convert gives them"),
     ],
 )
 def test_data_that_do_not_train(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -448,6 +448,11 @@ def test_a_file_resolves_to_itself(publisher: Publisher, tmp_path: Path, monkeyp
     assert zoo.resolve("walk") == [zoo.ResolvedModel(Path("walk"), 1.0, None)], "a file comes before a name"
     with pytest.raises(SkelactError, match="a folder, not a checkpoint file"):
         zoo.resolve(tmp_path)
+    run = tmp_path / "run" / "best.safetensors"
+    run.parent.mkdir()
+    run.write_bytes(b"")
+    with pytest.raises(SkelactError, match=f"a folder, not a checkpoint file; it holds {re.escape(str(run))}"):
+        zoo.resolve(run.parent)
     assert publisher.requests == []
 
 
