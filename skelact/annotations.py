@@ -291,6 +291,8 @@ def open_annotations(path: str | Path, small: int = SMALL) -> AnnotationSet:
     Raises:
         SkelactError: as ``load_annotations``; later, if the file has been changed.
     """
+    if Path(path).is_dir():
+        raise SkelactError(f"{path}: expected a dataset, found a folder; skelact extract-poses makes one of its videos")
     if not Path(path).is_file() or Path(path).stat().st_size <= small:
         return load_annotations(path)
     with _collector_paused():

@@ -270,6 +270,11 @@ def test_data_that_do_not_train(tmp_path: Path, change: dict[str, Any], message:
         train(tmp_path / "set.pkl", tmp_path / "run", TINY, progress=False)
 
 
+def test_a_folder_of_videos_is_no_dataset_yet(tmp_path: Path) -> None:
+    with pytest.raises(SkelactError, match="expected a dataset, found a folder; skelact extract-poses makes one"):
+        train(tmp_path, tmp_path / "run", TINY, progress=False)
+
+
 def test_a_sample_of_another_layout_is_named(tmp_path: Path) -> None:
     odd = Annotation("odd", np.ones((1, 5, 14, 2), np.float32), np.ones((1, 5, 14), np.float32), (100, 100), 0)
     whole = dataset()
