@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     default=10.0,
     show_default=True,
     metavar="S",
-    help="Give a stream up that does not answer for so many seconds.",
+    help="Seconds for which a stream may not answer.",
 )
 @click.option(
     "--reconnect/--no-reconnect", default=True, show_default=True, help="Connect again to a stream that broke off."
