@@ -19,6 +19,7 @@ import numpy as np
 from skelact.errors import SkelactError
 from skelact.files import atomic_path, cache_folder, sha256_of
 from skelact.hollow import StoredArray, StoredFile, Unusual, load_hollow, load_plain
+from skelact.ranges import RANGES
 from skelact.skeleton import layout_of_joints
 from skelact.structures import Array
 from skelact.unpickling import load_pickle, pickle_errors
@@ -27,7 +28,6 @@ logger = logging.getLogger("skelact")
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 PICKLE_FPS = 30.0  # where a pickle does not tell
-MIN_FPS, MAX_FPS = 0.1, 1000.0  # others are none
 MAX_CLASSES = 1 << 16  # beyond, a label is no class index but a mistake
 SMALL = 64 << 20  # bytes; files up to here are loaded as a whole
 _INDEX_VERSION = 2
@@ -71,10 +71,8 @@ class Header(NamedTuple):
 
 def fps_of(extra: Mapping[str, Any]) -> float | None:
     """The frame rate that a sample tells; None where it tells none, or one that is none."""
-    fps = extra.get("fps")
-    if fps is None:
-        return None
-    return float(fps) if isinstance(fps, int | float | np.number) and MIN_FPS <= fps <= MAX_FPS else None
+    fps: Any = extra.get("fps")
+    return float(fps) if fps in RANGES["fps"] else None
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from tqdm import tqdm
 from skelact.answers import predict_sequence
 from skelact.classifier import Classifier
 from skelact.clips import prepare_clips, tracks_keypoint
-from skelact.errors import SkelactError
 from skelact.pipeline import DEFAULT_POSE_MODEL, FollowedFrames, estimate_poses
 from skelact.pose import PoseModel
+from skelact.ranges import check_numbers
 from skelact.render import Overlay, draw_result
 from skelact.runner import available_cores
 from skelact.shipped import DEFAULT_MODEL
@@ -134,8 +134,7 @@ def benchmark(
     Raises:
         SkelactError: a model can't be loaded, or the video can't be read.
     """
-    if rounds < 1:
-        raise SkelactError(f"rounds: expected a number from 1 on, found {rounds}")
+    check_numbers(clips=clips, rounds=rounds)
     info = probe_video(source)
     start = time.perf_counter()
     estimator = PoseModel(pose_model, device, backend, precision, calibrate_on=source)

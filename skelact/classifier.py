@@ -22,6 +22,7 @@ from skelact.exported import is_exported, load_exported
 from skelact.files import sha256_of
 from skelact.folded import fold
 from skelact.model import STGCNPP, count_operations, count_parameters
+from skelact.ranges import check_numbers
 from skelact.shipped import DEFAULT_MODEL
 from skelact.skeleton import COCO, Layout, as_layout
 from skelact.structures import Array, PoseSequence
@@ -274,10 +275,12 @@ def checked_fusion_weights(weights: Sequence[float] | None, count: int, what: st
     """
     if weights is None:
         return [1.0] * count
+    for weight in weights:
+        check_numbers(fusion_weights=weight)
     if len(weights) != count:
         raise SkelactError(f"fusion weights: expected {count}, one a {what}, found {len(weights)}")
-    if not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
-        raise SkelactError(f"fusion weights: expected positive numbers, found {', '.join(map(str, weights))}")
+    if not sum(weights):
+        raise SkelactError("fusion weights: expected one above 0, found none")
     return list(weights)
 
 

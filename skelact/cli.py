@@ -172,7 +172,7 @@ main.add_command(benchmark)
 @cli_options.subjects
 @cli_options.roi
 @click.option(
-    "--topk", type=cli_options.Count(1), default=5, show_default=True, help="Classes to print for each source."
+    "--topk", type=cli_options.number("topk"), default=5, show_default=True, help="Classes to print for each source."
 )
 @cli_options.clips
 @cli_options.unknown_below
@@ -199,7 +199,7 @@ main.add_command(benchmark)
 @click.option("--eaf", type=click.Path(), metavar="PATH", help="Write ELAN annotations; a folder if several sources.")
 @click.option(
     "--workers",
-    type=cli_options.Count(1),
+    type=cli_options.number("workers"),
     default=1,
     show_default=True,
     help="Processes; each takes a source at a time.",

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @cli_options.tracker
 @cli_options.clips
 @cli_options.offline
-@click.option("--rounds", type=cli_options.Count(1), default=3, show_default=True, help="The best of so many counts.")
+@click.option(
+    "--rounds", type=cli_options.number("rounds"), default=3, show_default=True, help="The best of so many counts."
+)
 @click.option("--json", "json_path", metavar="PATH|-", help="Write it as JSON; - is stdout.")
 @cli_options.quiet
 def benchmark(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,8 +15,6 @@ FORMATS = (
     *("ntu-skeleton", "jhmdb", "ultralytics-json", "alphapose-json", "openpose-json", "mmpose-json"),
     *("mediapipe-json", "annotations"),
 )
-
-LISTED_SUFFIXES = (".skeleton", ".json", ".avi", ".mp4")  # of files, in lists of samples to leave out
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -44,22 +41,20 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
 @click.option(
     "--labels", type=click.Path(), metavar="FILE.csv", help="Table of path, label[, split]; names or indices."
 )
-@click.option("--fps", type=cli_options.SECONDS, metavar="N", help="Frames per second, kept with them.")
+@click.option("--fps", type=cli_options.number("fps"), metavar="N", help="Frames per second, kept with them.")
 @click.option("--img-shape", callback=_size, metavar="HxW", help="Picture size in pixels, if the files don't tell.")
-@click.option(
-    "--exclude", type=click.Path(), metavar="LIST", help="Text file with names of samples to leave out, one a line."
-)
+@cli_options.exclude
 @click.option(
     "--window",
     "window_s",
-    type=cli_options.SECONDS,
+    type=cli_options.number("window_s"),
     metavar="S",
     help="Cut the samples into windows of so many seconds, at 30 frames/s if they tell no rate.",
 )
 @click.option(
     "--step",
     "step_s",
-    type=cli_options.SECONDS,
+    type=cli_options.number("step_s"),
     metavar="S",
     help="Seconds from one window to the next. Default: half a window.",
 )
@@ -69,7 +64,6 @@ def convert(
     sources: tuple[str, ...],
     out: str,
     source_format: str | None,
-    exclude: str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -88,7 +82,6 @@ def convert(
         skelact convert long.pkl --window 2 --step 0.5 --out windows.pkl
     """
     from skelact import converters
-    from skelact.files import check_writable
 
     cli_options.hush(quiet)
     if options["step_s"] and not options["window_s"]:
@@ -98,8 +91,6 @@ def convert(
         if not quiet:
             click.echo(harmless(message), err=True)
 
-    if exclude:
-        check_writable(out, [exclude])
     if source_format is None:
         source_format = converters.detect_format(sources)
         say(f"format: {source_format}, by its content")
@@ -107,7 +98,6 @@ def convert(
         sources,
         out,
         source_format=source_format,
-        exclude=_names(exclude) if exclude else (),
         progress=not quiet,
         **options,
     )
@@ -124,10 +114,3 @@ def convert(
         click.echo(harmless(f"Error: skipped {reason}"), err=True)
     if conversion.skipped:
         raise SkelactError(f"{len(conversion.skipped)} skipped; the other {len(dataset.annotations)} are in {out}")
-
-
-def _names(path: str) -> list[str]:
-    from skelact.files import read_names
-
-    names = read_names(path, "exclude")
-    return [*names, *(Path(name).stem for name in names if Path(name).suffix.lower() in LISTED_SUFFIXES)]

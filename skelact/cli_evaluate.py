@@ -35,9 +35,11 @@ def _outputs(command: Callable[..., None]) -> Callable[..., None]:
 @cli_options.stream
 @cli_options.layout
 @cli_options.clips
-@click.option("--batch-size", type=cli_options.Count(1), default=16, show_default=True, help="Samples in a step.")
 @click.option(
-    "--workers", type=cli_options.Count(0), default=0, show_default=True, help="Processes that prepare clips."
+    "--batch-size", type=cli_options.number("batch_size"), default=16, show_default=True, help="Samples in a step."
+)
+@click.option(
+    "--workers", type=cli_options.number("workers"), default=0, show_default=True, help="Processes that prepare clips."
 )
 @cli_options.device
 @_outputs

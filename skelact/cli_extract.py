@@ -20,22 +20,24 @@ _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--backen
 @click.option(
     "--labels", type=click.Path(), metavar="FILE.csv", help="Table of path, label[, split] (and start_s, stop_s)."
 )
-@click.option(
-    "--exclude", type=click.Path(), metavar="LIST", help="Text file with names of videos to leave out, one a line."
-)
+@cli_options.exclude
 @click.option(
     "--group-by",
     metavar="REGEX",
     help="Finds the person or source video in a path; who is found is on one side of the split only.",
 )
-@click.option("--seed", type=cli_options.SEED, default=0, show_default=True, help="Of the split.")
+@click.option("--seed", type=cli_options.number("seed"), default=0, show_default=True, help="Of the split.")
 @click.option(
-    "--num-person", type=cli_options.Count(1), default=2, show_default=True, help="Persons to keep of each video."
+    "--num-person",
+    type=cli_options.number("num_person"),
+    default=2,
+    show_default=True,
+    help="Persons to keep of each video.",
 )
-@click.option("--max-frames", type=cli_options.Count(1), help="Take no more frames of a video.")
+@click.option("--max-frames", type=cli_options.number("max_frames"), help="Take no more frames of a video.")
 @click.option(
     "--stride",
-    type=cli_options.Count(1),
+    type=cli_options.number("stride"),
     default=1,
     show_default=True,
     help="Pose every Nth frame and interpolate the others.",
@@ -48,7 +50,9 @@ _HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--backen
 @click.option("--clean/--no-clean", default=True, show_default=True, help="Take outliers and jitter out of poses.")
 @cli_options.device
 @cli_options.half
-@click.option("--workers", type=cli_options.Count(1), help="Processes. Default: one for two cores, four on each GPU.")
+@click.option(
+    "--workers", type=cli_options.number("workers"), help="Processes. Default: one for two cores, four on each GPU."
+)
 @cli_options.engine
 @cli_options.ray_address
 @cli_options.quiet

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 @cli_options.layout
 @cli_options.class_names
 @cli_options.offline
-@click.option("--duration", type=cli_options.SECONDS, metavar="S", help="Stop after so many seconds.")
+@click.option("--duration", type=cli_options.number("duration_s"), metavar="S", help="Stop after so many seconds.")
 @click.option(
     "--timeout",
-    type=cli_options.SECONDS,
+    type=cli_options.number("timeout_s"),
     default=10.0,
     show_default=True,
     metavar="S",
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 @click.option("--show", is_flag=True, help="Show the picture in a window; q or Esc ends.")
 @click.option(
     "--report-every",
-    type=cli_options.Number(min=0),
+    type=cli_options.number("report_every"),
     default=10.0,
     show_default=True,
     metavar="S",

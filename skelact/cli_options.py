@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from skelact.ranges import MOST, RANGES
 from skelact.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -41,8 +43,23 @@ class Number(click.FloatRange):
         return number
 
 
-SECONDS = Number(0, min_open=True)
-SEED = Count(0, 2**32 - 1)
+def number(setting: str) -> click.ParamType:
+    """What the library takes for a setting."""
+    allowed = RANGES[setting]
+    high = None if allowed.high == MOST else allowed.high
+    if allowed.whole:
+        return Count(int(allowed.low), None if high is None else int(high))
+    return Number(allowed.low, high, allowed.open == "low", allowed.open == "high")
+
+
+def _numbers(setting: str) -> Callable[[click.Context, click.Parameter, str | None], list[float] | None]:
+    """``2,1,2,1`` as numbers, each of what the library takes for a setting."""
+    kind = number(setting)
+
+    def convert(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
+        return None if value is None else [kind.convert(part, parameter, context) for part in value.split(",")]
+
+    return convert
 
 
 def _classes(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
@@ -53,16 +70,6 @@ def _classes(context: click.Context, parameter: click.Parameter, value: str | No
     if not any(names):
         raise click.UsageError("--classes: expected names of classes")
     return [name for name in names if name]
-
-
-def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
-    """``2,1,2,1`` as numbers."""
-    if value is None:
-        return None
-    try:
-        return [float(part) for part in value.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"expected numbers such as 2,1,2,1, found {value!r}") from None
 
 
 def names_in(class_names: str | None) -> list[str] | None:
@@ -109,7 +116,7 @@ def hush(quiet: bool) -> None:
 
 fusion_weights = click.option(
     "--fusion-weights",
-    callback=numbers,
+    callback=_numbers("fusion_weights"),
     metavar="W,W,...",
     help="One for each model or dump, such as 2,1,2,1. Default: equal ones.",
 )
@@ -145,6 +152,12 @@ clean = click.option(
     "--clean/--no-clean",
     default=None,
     help="Take outliers and jitter out of poses. Default: of those from videos, not of those in pickles.",
+)
+exclude = click.option(
+    "--exclude",
+    type=click.Path(),
+    metavar="LIST",
+    help="Text file with names of videos or samples to leave out, one a line.",
 )
 device = click.option(
     "--device", metavar="DEVICE", help="cuda, cuda:1 (or 1), mps or cpu. Default: a GPU that works, else cpu."
@@ -232,18 +245,23 @@ def _regions(context: click.Context, parameter: click.Parameter, values: tuple[s
 
 window = click.option(
     "--window",
-    callback=numbers,
+    callback=_numbers("window_s"),
     metavar="S,S,...",
     help="Length of a timeline's windows in seconds; of several lengths the scores are averaged. "
     "Default: as long as the clips that the model was trained on, else 2.",
 )
 # Defaults of windows.py and timeline.py, whose import would slow down --help; a test compares them.
 step = click.option(
-    "--step", type=SECONDS, default=0.5, show_default=True, metavar="S", help="Seconds from one window to the next."
+    "--step",
+    type=number("step_s"),
+    default=0.5,
+    show_default=True,
+    metavar="S",
+    help="Seconds from one window to the next.",
 )
 min_duration = click.option(
     "--min-duration",
-    type=Number(0),
+    type=number("min_duration_s"),
     default=1.0,
     show_default=True,
     metavar="S",

@@ -45,48 +45,52 @@ _setting = partial(click.option, cls=cli_options.RecipeOption)
     show_default=True,
     help="Where the options below start from; published is that of ST-GCN++, in batches of even size.",
 )
-@_setting("--epochs", type=cli_options.Count(1), help="Epochs, over which the learning rate falls to 0.")
+@_setting("--epochs", type=cli_options.number("epochs"), help="Epochs, over which the learning rate falls to 0.")
 @_setting(
     "--repeat",
-    type=cli_options.Count(1),
+    type=cli_options.number("repeat"),
     show_default="as many as make 2,000 clips",
     help="Passes over the data in an epoch.",
 )
-@_setting("--batch-size", type=cli_options.Count(1), help="Clips in a step, of all processes together.")
-@_setting(
-    "--lr", type=cli_options.Number(0, min_open=True), help="Learning rate; of a batch of 128, with --auto-scale-lr."
-)
+@_setting("--batch-size", type=cli_options.number("batch_size"), help="Clips in a step, of all processes together.")
+@_setting("--lr", type=cli_options.number("lr"), help="Learning rate; of a batch of 128, with --auto-scale-lr.")
 @_setting(
     "--auto-scale-lr/--no-auto-scale-lr",
     default=None,
     help="Scale --lr from a batch of 128 to --batch-size.",
 )
-@_setting("--warmup-epochs", type=cli_options.Number(0), help="Epochs, over which the learning rate rises at first.")
-@_setting("--weight-decay", type=cli_options.Number(0), help="Weight decay of all weights.")
+@_setting(
+    "--warmup-epochs",
+    type=cli_options.number("warmup_epochs"),
+    help="Epochs, over which the learning rate rises at first.",
+)
+@_setting("--weight-decay", type=cli_options.number("weight_decay"), help="Weight decay of all weights.")
 @_setting(
     "--label-smoothing",
-    type=cli_options.Number(0, 1, max_open=True),
+    type=cli_options.number("label_smoothing"),
     help="Share of the target that is spread over all classes; 0: off.",
 )
-@_setting("--ema", type=cli_options.Number(0, 1, max_open=True), help="Decay of the weights' average; 0: off.")
+@_setting("--ema", type=cli_options.number("ema"), help="Decay of the weights' average; 0: off.")
 @_setting("--augment", "augmentations", callback=_names, metavar="NAME,...|none", help=f"Some of {AUGMENTATIONS}.")
-@_setting("--augment-strength", type=cli_options.Number(0), help="Multiplies the ranges of --augment.")
-@_setting("--mixup", type=cli_options.Number(0), help="Mix two clips and their labels, by Beta(MIXUP, MIXUP); 0: off.")
+@_setting("--augment-strength", type=cli_options.number("augment_strength"), help="Multiplies the ranges of --augment.")
+@_setting(
+    "--mixup", type=cli_options.number("mixup"), help="Mix two clips and their labels, by Beta(MIXUP, MIXUP); 0: off."
+)
 @_setting(
     "--dropout",
-    type=cli_options.Number(0, 1, max_open=True),
+    type=cli_options.number("dropout"),
     help="Share of the features that the head does not see; 0: off.",
 )
 @_setting("--balance/--no-balance", default=None, help="Weigh rare classes up.")
 @_setting(
     "--clip-len",
-    type=cli_options.Count(2),
+    type=cli_options.number("clip_len"),
     show_default="of --init, else the data's median, 32 to 100",
     help="Frames in a clip.",
 )
 @_setting(
     "--num-person",
-    type=cli_options.Count(1),
+    type=cli_options.number("num_person"),
     show_default="of --init, else as in the data, at most 2",
     help="Persons in a clip.",
 )
@@ -104,7 +108,7 @@ _setting = partial(click.option, cls=cli_options.RecipeOption)
 )
 @_setting("--hide-joints", "hidden_joints", callback=_names, metavar="NAME,...", help="Joints not to look at.")
 @_setting("--binary-scores", is_flag=True, help="Take joints as seen or not; estimators differ in their scores.")
-@_setting("--width", type=cli_options.Count(8), help="Channels of the first block; 64 as published.")
+@_setting("--width", type=cli_options.number("width"), help="Channels of the first block; 64 as published.")
 @click.option(
     "--split",
     metavar="NAME",
@@ -115,7 +119,7 @@ _setting = partial(click.option, cls=cli_options.RecipeOption)
     metavar="NAME|none",
     help="To choose the best epoch by. Default: the one that belongs to --split; without one the last is the best.",
 )
-@_setting("--val-every", type=cli_options.Count(1), help="Epochs from one validation to the next.")
+@_setting("--val-every", type=cli_options.number("val_every"), help="Epochs from one validation to the next.")
 @cli_options.layout
 @click.option(
     "--init",
@@ -128,11 +132,11 @@ _setting = partial(click.option, cls=cli_options.RecipeOption)
 @click.option("--amp", is_flag=True, help="16-bit floats where they are safe.")
 @click.option("--compile", is_flag=True, help="Have torch compile the network.")
 @click.option("--deterministic", is_flag=True, help="Only deterministic operations, on a GPU too.")
-@click.option("--seed", type=cli_options.SEED, default=0, show_default=True, help="Of weights and clips.")
+@click.option("--seed", type=cli_options.number("seed"), default=0, show_default=True, help="Of weights and clips.")
 @cli_options.device
 @click.option(
     "--workers",
-    type=cli_options.Count(0),
+    type=cli_options.number("workers"),
     help="Processes that prepare clips. Default: 0 on a CPU, up to 4 for each GPU.",
 )
 @click.option("--resume", is_flag=True, help="Go on from what --out holds.")

@@ -22,8 +22,6 @@ from tqdm import tqdm
 
 import skelact
 from skelact.annotations import (
-    MAX_FPS,
-    MIN_FPS,
     PICKLE_SUFFIXES,
     Annotation,
     AnnotationSet,
@@ -33,7 +31,7 @@ from skelact.annotations import (
 from skelact.cutting import cut_into_windows
 from skelact.errors import SkelactError
 from skelact.files import check_writable
-from skelact.labelling import Clip, label_clips
+from skelact.labelling import Clip, label_clips, without
 from skelact.ntu import ntu_sample, read_skeleton
 from skelact.pose_json import (
     BODY_25,
@@ -46,6 +44,7 @@ from skelact.pose_json import (
     read_poses,
     split_number,
 )
+from skelact.ranges import COUNT, check_numbers
 from skelact.skeleton import COCO, JHMDB, LAYOUTS, NTU, OPENPOSE, Layout, convert_layout, layout_of_joints
 from skelact.structures import Array
 from skelact.unpickling import load_pickle
@@ -113,7 +112,7 @@ def convert(
     labels: str | Path | None = None,
     fps: float | None = None,
     img_shape: tuple[int, int] | None = None,
-    exclude: Iterable[str] = (),
+    exclude: str | Path | Iterable[str] | None = None,
     window_s: float | None = None,
     step_s: float | None = None,
     half: bool = False,
@@ -134,7 +133,8 @@ def convert(
         labels: a CSV of path, label and, optional, split. Labels are class names or indices.
         fps: frames per second of the videos, to be kept with the samples.
         img_shape: (H, W) pixels of the videos, where the files do not tell.
-        exclude: names of samples to leave out, such as NTU's with missing skeletons.
+        exclude: names of samples to leave out, such as NTU's with missing skeletons, or the path of a text file with
+            one a line.
         window_s: cut samples into windows of so many seconds (``cutting.cut_into_windows``); None leaves them whole.
         step_s: from one window to the next; None: half a window.
         half: float16 on disk.
@@ -150,15 +150,19 @@ def convert(
         raise SkelactError(f"layout {to_layout!r}: expected one of {', '.join(TARGET_LAYOUTS)}")
     if source_format is not None and source_format not in FORMATS:
         raise SkelactError(f"format {source_format!r}: expected one of {_understood()}")
-    if fps is not None and not MIN_FPS <= fps <= MAX_FPS:
-        raise SkelactError(f"fps: expected a number of {MIN_FPS:g} to {MAX_FPS:g}, found {fps:g}")
+    check_numbers(optional=("fps", "window_s", "step_s"), fps=fps, window_s=window_s, step_s=step_s)
+    if step_s is not None and window_s is None:
+        raise SkelactError("step_s: is from one window to the next; give window_s too")
+    if img_shape is not None and (len(tuple(img_shape)) != 2 or not all(side in COUNT for side in img_shape)):
+        raise SkelactError(f"img_shape: expected height and width in pixels, found {img_shape!r}")
     paths = [_existing(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     source_format = source_format or detect_format(paths)
     dataset, jobs = _jobs(paths, source_format, _Options(img_shape, fps))
+    left = set(without([clip for clip, _ in jobs], exclude))
     if out is not None:
-        check_writable(out, [*paths, *(clip.path for clip, _ in jobs), labels])
-    left_out = frozenset([exclude] if isinstance(exclude, str) else exclude)
-    kept = [job for job in jobs if not _is_excluded(job[0].name, left_out)]
+        listed = exclude if isinstance(exclude, str | Path) else None
+        check_writable(out, [*paths, *(clip.path for clip, _ in jobs), labels, listed])
+    kept = [job for job in jobs if job[0] in left]
     excluded = len(jobs) - len(kept)
     samples, skipped = _run(kept, progress)
     if not samples:
@@ -182,11 +186,6 @@ def convert(
     if out is not None:
         save_annotations(dataset, out, half=half)
     return Conversion(dataset, source_format, tuple(skipped), excluded)
-
-
-def _is_excluded(name: str, exclude: frozenset[str]) -> bool:
-    sample = ntu_sample(name)
-    return name in exclude or (sample is not None and sample.name in exclude)
 
 
 @dataclass(frozen=True)

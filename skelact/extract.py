@@ -9,7 +9,7 @@ import json
 import logging
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,11 +24,12 @@ from skelact.cleaning import Cleaning
 from skelact.clips import regular, tracks_keypoint
 from skelact.devices import num_gpus
 from skelact.errors import SkelactError
-from skelact.files import atomic_path, check_writable, read_names
-from skelact.labelling import Clip, Labels, find_clips, groups_of, label_clips, make_split
+from skelact.files import atomic_path, check_writable
+from skelact.labelling import Clip, Labels, find_clips, groups_of, label_clips, make_split, without
 from skelact.persons import main_persons
 from skelact.pipeline import DEFAULT_POSE_MODEL, estimate_poses
 from skelact.pose import PoseModel, choose_pose_model
+from skelact.ranges import check_numbers
 from skelact.runner import Lost, default_workers, run_tasks
 from skelact.skeleton import COCO
 from skelact.structures import PoseSequence, Track, VideoInfo
@@ -99,7 +100,7 @@ def extract_poses(
     out: str | Path,
     *,
     labels: str | Path | None = None,
-    exclude: str | Path | None = None,
+    exclude: str | Path | Iterable[str] | None = None,
     group_by: str | None = None,
     seed: int = 0,
     num_person: int = 2,
@@ -129,7 +130,7 @@ def extract_poses(
             the same call goes on after a break.
         labels: CSV of path, label[, split], and, with a first row that names the columns, start_s and stop_s, in
             seconds, of each sample in a video that shows several things; else NTU RGB+D names or folders tell.
-        exclude: text file with names of videos to leave out, one a line.
+        exclude: names of videos to leave out, or the path of a text file with one a line.
         group_by: regular expression that finds the group in a name; a group is on one side of the split.
         seed: of the split.
         num_person: persons to keep of each video, by the rule of ``persons.main_persons``.
@@ -151,13 +152,16 @@ def extract_poses(
             that fails is no error but stands in the report.
     """
     out, tracker = Path(out), str(tracker)
-    for what, number in (("num_person", num_person), ("max_frames", max_frames), ("stride", stride)):
-        if number is not None and number < 1:
-            raise SkelactError(f"{what}: expected a number from 1 on, found {number}")
+    check_numbers(seed=seed, num_person=num_person, stride=stride)
+    check_numbers(optional=("max_frames", "workers"), max_frames=max_frames, workers=workers)
     report = out.with_suffix(".report.csv")
-    clips = _without_excluded(find_clips([sources] if isinstance(sources, str | Path) else sources), exclude)
+    found = find_clips([sources] if isinstance(sources, str | Path) else sources)
+    clips = without(found, exclude)
+    if not clips:
+        raise SkelactError(f"exclude: leaves none of {len(found)} videos")
+    listed = exclude if isinstance(exclude, str | Path) else None
     for written in (out, report):
-        check_writable(written, [*(clip.path for clip in clips), labels, exclude])
+        check_writable(written, [*(clip.path for clip in clips), labels, listed])
     if out.suffix.lower() not in PICKLE_SUFFIXES:
         raise SkelactError(f"{out}: expected a name that ends in .pkl or .pickle, by which datasets are known")
     told = label_clips(clips, labels)
@@ -191,7 +195,8 @@ def extract_poses(
     todo = [clip for clip in clips if clip.name in kept and not kept[clip.name].exists()]
     if len(todo) < len(kept):
         logger.info("%d of %d videos are done already, see %s", len(kept) - len(todo), len(clips), work)
-    workers = workers or default_workers(estimator.device, len(todo), num_gpus(device))
+    if workers is None:
+        workers = default_workers(estimator.device, len(todo), num_gpus(device))
     with tqdm(
         desc="videos",
         total=len(clips),
@@ -281,16 +286,6 @@ def _pose_task(item: tuple[Path, PoseSettings]) -> PoseSequence | str:
 def _estimator(pose_model: str, device: str | None, backend: str, precision: str | None) -> PoseModel:
     """Loaded once in each process."""
     return PoseModel(pose_model, device, backend, precision)
-
-
-def _without_excluded(clips: list[Clip], exclude: str | Path | None) -> list[Clip]:
-    if exclude is None:
-        return clips
-    names = set(read_names(exclude, "exclude"))
-    left = [clip for clip in clips if not {clip.name, clip.path.name, clip.path.stem} & names]
-    if not left:
-        raise SkelactError(f"exclude {exclude}: leaves none of {len(clips)} videos")
-    return left
 
 
 def _annotation(name: str, sequence: PoseSequence, persons: Sequence[Track], label: int | None) -> Annotation:

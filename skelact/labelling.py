@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +18,14 @@ import numpy as np
 
 from skelact.annotations import MAX_CLASSES
 from skelact.errors import SkelactError
-from skelact.files import in_utf8
+from skelact.files import in_utf8, read_names
 from skelact.ntu import NTU120_CLASSES, is_ntu120, ntu_sample, ntu_splits
-from skelact.video import find_videos
+from skelact.video import VIDEO_SUFFIXES, find_videos
 from skelact.weights import NTU60_CLASSES
 
 logger = logging.getLogger("skelact")
 
+FILE_SUFFIXES = {".skeleton", ".json", *VIDEO_SUFFIXES}  # that the name of a sample does not have
 LONGEST_LABEL = 1000  # characters
 
 SPLIT_FOLDERS = ("train", "val", "test")
@@ -81,6 +82,29 @@ class Labels:
     def parts_of(self, clip: Clip) -> tuple[Part, ...]:
         """The samples that a clip becomes."""
         return self.parts.get(clip.name, (Part(clip.name),))
+
+
+def without(clips: Iterable[Clip], exclude: str | Path | Iterable[str] | None) -> list[Clip]:
+    """The clips that are not to be left out.
+
+    Args:
+        clips: videos or samples.
+        exclude: names, or the path of a text file with one a line: those of clips, of NTU RGB+D's samples, or of files,
+            with or without suffix.
+
+    Raises:
+        SkelactError: there is no such text file.
+    """
+    names = {*(read_names(exclude, "exclude") if isinstance(exclude, str | Path) else exclude or ())}
+    files = [Path(name) for name in names if Path(name).suffix.lower() in FILE_SUFFIXES]
+    whole = names | {file.stem for file in files} | {file.with_suffix("").as_posix() for file in files}
+
+    def is_left_out(clip: Clip) -> bool:
+        sample = ntu_sample(clip.name)
+        file = {clip.path.name, clip.path.stem} if clip.path.suffix.lower() in FILE_SUFFIXES else set()
+        return clip.name in whole or (sample is not None and sample.name in whole) or not names.isdisjoint(file)
+
+    return [clip for clip in clips if not is_left_out(clip)]
 
 
 def find_clips(sources: Sequence[str | Path]) -> list[Clip]:

@@ -20,13 +20,14 @@ from skelact.cleaning import OneEuro, clean_track
 from skelact.errors import SkelactError
 from skelact.pipeline import DEFAULT_POSE_MODEL, checked_threshold
 from skelact.pose import PoseModel
+from skelact.ranges import check_numbers
 from skelact.shipped import DEFAULT_MODEL
 from skelact.skeleton import COCO, Layout
 from skelact.streams import TIMEOUT_S, LatestFrames
 from skelact.structures import Array, Frame, FramePoses, PoseSequence, Track, VideoInfo
 from skelact.timeline import MIN_DURATION_S, NO_SUBJECT_S, Event, ScoreGrid, Segmenter, Subject, TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, make_track
-from skelact.windows import STEP_S, score_windows, windows_until
+from skelact.windows import STEP_S, as_lengths, score_windows, windows_until
 
 SCHEMA_VERSION = 1
 LATENCIES = 10_000  # of so many windows the median and the percentile are told
@@ -338,11 +339,12 @@ def live(
     Raises:
         SkelactError: a model can't be loaded; while it runs: the source can't be opened.
     """
+    check_numbers(optional=("duration_s",), duration_s=duration_s, timeout_s=timeout_s)
     models = [model] if isinstance(model, str | Path) else list(model)
     names = None if class_names is None else tuple(class_names)
     classifier = Classifier(models, fusion_weights, stream, layout, names, classes, device)
     threshold = classifier.unknown_below if unknown_below == "auto" else checked_threshold(unknown_below)
-    windows = (classifier.window_s,) if window_s is None else tuple(np.atleast_1d(window_s).tolist())
+    windows = (classifier.window_s,) if window_s is None else as_lengths(window_s)
     settings = TimelineSettings(windows, step_s, min_duration_s, unknown_below=threshold, subjects=subjects)
     file = Path(source) if isinstance(source, str | Path) and Path(source).is_file() else None
     estimator = PoseModel(pose_model, device, backend, precision, live=True, calibrate_on=file)

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 import skelact
-from skelact.annotations import MAX_FPS, MIN_FPS, PICKLE_FPS, PICKLE_SUFFIXES, Annotation, fps_of, open_annotations
+from skelact.annotations import PICKLE_FPS, PICKLE_SUFFIXES, Annotation, fps_of, open_annotations
 from skelact.answers import LONGEST_CLIP_S, checked_granularity, predict_sequence
 from skelact.classifier import Classifier, check_takes_video
 from skelact.cleaning import Cleaning, clean_tracks
@@ -31,6 +31,7 @@ from skelact.files import check_writable, not_a_source, sha256_of
 from skelact.linking import clothes_colour
 from skelact.persons import rank_tracks
 from skelact.pose import PoseModel, check_backend, choose_pose_model
+from skelact.ranges import RANGES, check_numbers
 from skelact.roi import Region, keep_inside
 from skelact.runner import Lost, check_engine, run_tasks
 from skelact.shipped import DEFAULT_MODEL
@@ -50,7 +51,7 @@ from skelact.subtitles import to_srt, to_vtt
 from skelact.timeline import MIN_DURATION_S, TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, build_tracks, stretch, tracker_key
 from skelact.video import VIDEO_SUFFIXES, find_videos, probe_video, read_frames
-from skelact.windows import STEP_S
+from skelact.windows import STEP_S, as_lengths
 from skelact.writers import answers_before, to_json, versions, write_json, write_text
 
 logger = logging.getLogger("skelact")
@@ -227,8 +228,7 @@ def annotation_sequence(
     fps = fps_of(annotation.extra) if told else PICKLE_FPS
     if fps is None:
         raise SkelactError(
-            f"{path}: sample {annotation.frame_dir}, field 'fps': expected a number of {MIN_FPS:g} to {MAX_FPS:g}, "
-            f"found {told!r}"
+            f"{path}: sample {annotation.frame_dir}, field 'fps': expected {RANGES['fps']}, found {told!r}"
         )
     time_s = np.arange(T) / fps
     tracks = tuple(
@@ -308,9 +308,8 @@ class Predictor:
         )
         auto = settings.unknown_below == "auto"
         self.unknown_below = self.classifier.unknown_below if auto else checked_threshold(settings.unknown_below)
-        window_s = settings.window_s or (self.classifier.window_s,)
         self.timeline = TimelineSettings(
-            window_s,
+            (self.classifier.window_s,) if settings.window_s is None else settings.window_s,
             settings.step_s,
             settings.min_duration_s,
             unknown_below=self.unknown_below,
@@ -493,9 +492,7 @@ def predict(
         SkelactError: a setting is none, a model can't be loaded, or there are no sources.
     """
     named = [sources] if isinstance(sources, str | Path) else list(sources)
-    for name, number in (("topk", topk), ("clips", clips)):
-        if number < 1:
-            raise SkelactError(f"{name}: expected a number from 1 on, found {number}")
+    check_numbers(topk=topk, clips=clips, workers=workers)
     check_backend(backend, precision)
     check_engine(engine)
     if isinstance(regions, str | Region):
@@ -519,7 +516,7 @@ def predict(
         clips=clips,
         unknown_below=unknown_below,
         granularity=checked_granularity(granularity),
-        window_s=None if window_s is None else tuple(np.atleast_1d(window_s).tolist()),
+        window_s=None if window_s is None else as_lengths(window_s),
         step_s=step_s,
         min_duration_s=min_duration_s,
         subjects=subjects,
@@ -640,9 +637,9 @@ def _result_keys(paths: Sequence[Path], settings: PredictSettings, models: Seque
 def _checked_stride(stride: int | str) -> int | str:
     if stride == "auto":
         return stride
-    if isinstance(stride, Integral) and stride >= 1:
+    if stride in RANGES["stride"]:
         return int(stride)
-    raise SkelactError(f'stride: expected a number of frames from 1 on, or "auto", found {stride!r}')
+    raise SkelactError(f'stride: expected {RANGES["stride"]}, or "auto", found {stride!r}')
 
 
 def checked_threshold(value: float | str | None) -> float | None:
@@ -653,7 +650,7 @@ def checked_threshold(value: float | str | None) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, Real) and 0 <= value <= 1:
+    if isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1:
         return float(value)
     raise SkelactError(f'unknown_below: expected a score in [0, 1], "auto" or None, found {value!r}')
 

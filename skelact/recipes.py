@@ -11,13 +11,8 @@ import numpy as np
 from skelact.augment import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 from skelact.clips import NORMALISERS, SAMPLINGS, STREAMS
 from skelact.errors import SkelactError
+from skelact.ranges import RANGES, check_numbers
 
-RANGES = {  # of settings, both ends included
-    **dict.fromkeys(("epochs", "repeat", "batch_size", "val_every", "clip_len", "num_person"), (1, 10**9)),
-    **dict.fromkeys(("warmup_epochs", "weight_decay", "augment_strength", "mixup"), (0, 1e9)),
-    **dict.fromkeys(("momentum", "label_smoothing", "ema", "dropout"), (0, 1 - 1e-9)),
-    **{"lr": (1e-12, 1e38), "width": (6, 10**6), "seed": (0, 2**32 - 1)},
-}
 PUBLISHED_BATCH_SIZE = 128  # the one that a learning rate of 0.1 stands for
 
 
@@ -102,10 +97,8 @@ class TrainSettings:
             if not _is_a(value, kind):
                 told = str(getattr(kind, "__name__", kind)).replace(" | None", ", or None")
                 raise SkelactError(f"{name}: expected {told}, found {value!r}")
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise SkelactError(f"{name}: expected a number from {low:g} to {high:g}, found {value!r}")
+            if value is not None and name in RANGES:
+                check_numbers(**{name: value})
         choices = {"stream": STREAMS, "normaliser": (None, *NORMALISERS), "sampling": (None, *SAMPLINGS)}
         for name, known in choices.items():
             if getattr(self, name) not in known:

@@ -20,6 +20,7 @@ from skelact.evaluate import Evaluation, score_samples
 from skelact.files import check_writable
 from skelact.metrics import report
 from skelact.plots import check_picture, plot_confusion
+from skelact.ranges import check_numbers
 from skelact.shipped import DEFAULT_MODEL
 from skelact.skeleton import Layout
 from skelact.structures import Array
@@ -72,9 +73,7 @@ def test(
         SkelactError: a model or the dataset can't be loaded, they don't fit, or an output can't be written.
     """
     models = [model] if isinstance(model, str | Path) else list(model)
-    for what, number, low in (("clips", clips, 1), ("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if number < low:
-            raise SkelactError(f"{what}: expected a number from {low} on, found {number}")
+    check_numbers(clips=clips, batch_size=batch_size, workers=workers)
     for path, check in ((dump, check_writable), (plot, check_picture)):
         if path is not None:
             check(path, [data, *models])

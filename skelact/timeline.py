@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from skelact.calibration import UNKNOWN
 from skelact.errors import SkelactError
+from skelact.ranges import check_numbers
 from skelact.structures import Array, PoseSequence, Prediction, Timeline, Track
 from skelact.windows import STEP_S, SUBJECTS, WINDOW_S, Scorer, check_windows, extent, lay_windows, score_windows
 
@@ -53,13 +54,9 @@ class TimelineSettings:
 
     def __post_init__(self) -> None:
         check_windows(self.window_s, self.step_s)
+        check_numbers(min_duration_s=self.min_duration_s, margin=self.margin)
         if self.subjects not in SUBJECTS:
             raise SkelactError(f"subjects: expected one of {', '.join(SUBJECTS)}, found {self.subjects!r}")
-        if not (0 <= self.min_duration_s < math.inf and 0 <= self.margin < 1):
-            raise SkelactError(
-                "timeline: expected a minimum duration in seconds and a margin of scores, found "
-                f"{self.min_duration_s} and {self.margin}"
-            )
 
 
 # --- averaging ---------------------------------------------------------------------------------------------------

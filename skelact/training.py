@@ -36,6 +36,7 @@ from skelact.metrics import accuracy, report
 from skelact.model import PUBLISHED_CHANNELS, STGCNPP, ModelSettings
 from skelact.parallel import Processes, processes
 from skelact.plots import plot_confusion
+from skelact.ranges import check_numbers
 from skelact.recipes import EPOCH_CLIPS, PUBLISHED_BATCH_SIZE, TrainSettings
 from skelact.run_folder import LOG_FIELDS, RunFolder, load_state
 from skelact.runner import available_cores
@@ -138,6 +139,7 @@ def train(
         SkelactError: the data don't train, the folder holds another run, or the loss is no number.
     """
     settings = _checked(settings)
+    check_numbers(optional=("workers",), workers=workers)
     dataset, sha256 = _opened(data)
     with processes(device) as here, _determinism(settings.deterministic), torch.random.fork_rng(devices=[]):
         job = prepare(dataset, settings, as_layout(layout), init)

@@ -17,6 +17,7 @@ import numpy as np
 from skelact.clips import resample
 from skelact.errors import SkelactError
 from skelact.persons import boxed, centre_distance
+from skelact.ranges import check_numbers
 from skelact.structures import Array, Track
 
 WINDOW_S = 2.0  # about the length of the clips that action models are trained on
@@ -130,11 +131,18 @@ def windows_until(
     return [window for window in windows if is_seen(window)]
 
 
+def as_lengths(window_s: float | Sequence[float]) -> tuple[float, ...]:
+    """One length or several."""
+    return tuple(np.atleast_1d(window_s).tolist())
+
+
 def check_windows(window_s: Sequence[float], step_s: float) -> None:
     """Refuse lengths that are none."""
-    if not window_s or not all(0 < length < np.inf for length in (*window_s, step_s)):
-        found = ", ".join(f"{length:g}" for length in window_s) or "none"
-        raise SkelactError(f"windows: expected positive seconds, found a length of {found} and a step of {step_s:g}")
+    if not window_s:
+        raise SkelactError("window_s: expected one length or several, found none")
+    for length in window_s:
+        check_numbers(window_s=length)
+    check_numbers(step_s=step_s)
 
 
 def extent(tracks: Sequence[Track]) -> tuple[float, float]:

@@ -171,8 +171,8 @@ def test_what_is_no_granularity_is_told(films: dict[str, Film], model: Path) -> 
     with pytest.raises(SkelactError, match="granularity: expected one of auto, clip, person, timeline, found 'day'"):
         predict(films["short"].path, model, granularity="day", progress=False)
     said = skelact_with("predict", films["short"].path, "--model", model, "--window", "2,0")
-    assert said.exit_code == 1
-    assert "windows: expected positive seconds, found a length of 2, 0 and a step of 0.5" in said.stderr
+    assert said.exit_code == 2
+    assert "Invalid value for '--window': 0.0 is not in the range x>0." in said.stderr
 
 
 # --- regions, faces ----------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_the_video_is_not_overwritten(video: Path) -> None:
     assert result.exit_code == 1
     assert "the output would replace its source" in result.stderr
     assert video.read_bytes() == before
-    with pytest.raises(SkelactError, match="rounds: expected a number from 1 on, found 0"):
+    with pytest.raises(SkelactError, match="rounds: expected a whole number from 1 on, found 0"):
         skelact.benchmark(video, rounds=0)
 
 

@@ -423,7 +423,7 @@ def test_a_reader_that_has_had_enough() -> None:
         (["predict"], "Missing argument 'SOURCE...'"),
         (["predict", "a.mp4", "--clips", "7"], "'7' is not one of '1', '10'"),
         (["predict", "a.mp4", "--topk", "0"], "0 is not in the range x>=1"),
-        (["predict", "a.mp4", "--fusion-weights", "a,b"], "expected numbers such as 2,1,2,1, found 'a,b'"),
+        (["predict", "a.mp4", "--fusion-weights", "a,b"], "'a' is not a valid number"),
         (["predict", "a.mp4", "--stream", "flesh"], "'flesh' is not one of 'joint', 'bone'"),
         (["predict", "a.mp4", "--class-names", "no-such-file.txt"], "'no-such-file.txt' does not exist"),
         (["predict", "a.mp4", "--json", "-", "--csv", "-"], "--json and --csv cannot both go to stdout"),

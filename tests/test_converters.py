@@ -799,7 +799,7 @@ def test_bad_options(tmp_path: Path) -> None:
         assert run(tmp_path, "--out", tmp_path / "a.pkl", *options).exit_code == 2
     with pytest.raises(SkelactError, match="layout 'hand': expected one of coco, openpose"):
         skelact.convert([tmp_path], to_layout="hand")
-    with pytest.raises(SkelactError, match=r"fps: expected a number of 0.1 to 1000, found 5000"):
+    with pytest.raises(SkelactError, match=r"fps: expected a number from 0.1 to 1000, found 5000"):
         skelact.convert([tmp_path], fps=5000)
     with pytest.raises(SkelactError, match=r"format 'kinect': expected one of ntu-skeleton \("):
         skelact.convert([tmp_path], source_format="kinect")

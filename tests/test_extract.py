@@ -22,6 +22,7 @@ from stand_ins import FPS, SIZE, DrawnPoses, Film, film
 from skelact import extract
 from skelact.annotations import Annotation, AnnotationSet, load_annotations
 from skelact.clips import tracks_keypoint
+from skelact.converters import convert
 from skelact.errors import SkelactError
 from skelact.extract import extract_poses, load_sequence, save_sequence
 from skelact.persons import main_persons
@@ -207,7 +208,9 @@ def test_what_is_wrong_with_a_video_stands_in_the_report(
 @pytest.mark.parametrize("wrong", [{"stride": 0}, {"max_frames": 0}, {"num_person": 0}, {"out": "set.data"}])
 def test_arguments_that_make_no_sense(folder: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
     out = tmp_path / wrong.pop("out", "set.pkl")
-    with pytest.raises(SkelactError, match=r"expected a number from 1 on, found 0|expected a name that ends in \.pkl"):
+    with pytest.raises(
+        SkelactError, match=r"expected a whole number from 1 on, found 0|expected a name that ends in \.pkl"
+    ):
         extract_poses(folder, out, progress=False, **wrong)
 
 
@@ -362,3 +365,17 @@ def test_killed_half_way_and_run_again_it_equals_an_unbroken_run(shared: Path, t
         assert re.search("expected a .*video", rows["run/rubbish"]["reason"])
     assert same(load_annotations(broken), load_annotations(whole))
     assert len(load_annotations(whole).annotations) == 6
+
+
+def test_a_list_of_what_to_leave_out_means_the_same_for_videos_and_for_samples(
+    folder: Path, drawn: Estimator, tmp_path: Path
+) -> None:
+    extract_poses(folder, tmp_path / "all.pkl", workers=0, progress=False)
+    listed = tmp_path / "list.txt"
+    names = ["wave/0.mp4", "walk/1", "wave/1.mp4", "shake/0", "shake/1"]
+    listed.write_text("\n".join(names))
+    for exclude in (listed, names):
+        extract_poses(folder, tmp_path / "some.pkl", workers=0, progress=False, exclude=exclude)
+        converted = convert(tmp_path / "all.pkl", exclude=exclude, progress=False).dataset.annotations
+        assert [a.frame_dir for a in load_annotations(tmp_path / "some.pkl").annotations] == ["walk/0"]
+        assert [a.frame_dir for a in converted] == ["walk/0"]

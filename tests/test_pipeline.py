@@ -158,7 +158,7 @@ def test_auto_leaves_what_the_model_looks_at(model: Path) -> None:
 
 @pytest.mark.parametrize("stride", [0, -1, "all", 1.5])
 def test_strides_that_are_none(drawn: DrawnPoses, films: dict[str, Film], model: Path, stride: Any) -> None:
-    with pytest.raises(SkelactError, match='stride: expected a number of frames from 1 on, or "auto", found'):
+    with pytest.raises(SkelactError, match='stride: expected a whole number from 1 on, or "auto", found'):
         answer(films["wave"].path, model=model, stride=stride)
 
 
@@ -340,7 +340,7 @@ def test_each_sample_of_a_pickle_has_its_answer(
 @pytest.mark.parametrize("fps", [1e-300, -30.0, float("nan"), 1e9, "30"])
 def test_a_rate_that_is_none_is_refused(drawn: DrawnPoses, tmp_path: Path, model: Path, fps: Any) -> None:
     (result,) = answer(pickled(tmp_path / "poses.pkl", annotation("a", fps=fps)), model=model).results
-    assert "sample a, field 'fps': expected a number of 0.1 to 1000, found" in str(result.error)
+    assert "sample a, field 'fps': expected a number from 0.1 to 1000, found" in str(result.error)
 
 
 def test_where_a_recording_was_paused_nobody_is_seen(
@@ -447,10 +447,10 @@ def test_every_network_of_a_fusion_is_described(drawn: DrawnPoses, films: dict[s
     [
         ([1, 1, 1], "fusion weights: expected 2, one a model, found 3"),
         ([1], "fusion weights: expected 2, one a model, found 1"),
-        ([1, -1], "expected positive numbers, found 1, -1"),
-        ([0, 0], "expected positive numbers, found 0, 0"),
-        ([float("nan"), 1], "expected positive numbers, found nan, 1"),
-        ([float("inf"), 1], "expected positive numbers, found inf, 1"),
+        ([1, -1], "fusion_weights: expected a number from 0 on, found -1"),
+        ([0, 0], "fusion weights: expected one above 0, found none"),
+        ([float("nan"), 1], "fusion_weights: expected a number from 0 on, found nan"),
+        ([float("inf"), 1], "fusion_weights: expected a number from 0 on, found inf"),
     ],
 )
 def test_fusion_weights_that_make_no_sense(streams: list[Path], weights: list[float], message: str) -> None:
