@@ -28,7 +28,8 @@ logger = logging.getLogger("skelact")
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 PICKLE_FPS = 30.0  # where a pickle does not tell
-MAX_CLASSES = 1 << 16  # beyond, a label is no class index but a mistake
+MAX_CLASSES = 1 << 13  # more than the field's largest vocabularies; beyond, a label is no class index but a mistake
+MAX_NOTHING = 1 << 16  # frames, joints or persons of an array that holds no number
 SMALL = 64 << 20  # bytes; files up to here are loaded as a whole
 _INDEX_VERSION = 2
 
@@ -422,6 +423,8 @@ def _dataset(path: str | Path, content: Any, file: StoredFile | None = None) -> 
             raise SkelactError(
                 f'{path}: expected "split" as {{name: [frame_dir, ...]}} and "class_names" as a list, found {error}'
             ) from None
+        if class_names and len(class_names) > MAX_CLASSES:
+            raise SkelactError(f'{path}: expected "class_names" of {MAX_CLASSES} at most, found {len(class_names)}')
         layout = str(others["layout"]) if others.get("layout") else None
         provenance = others.get("provenance") or {}
         if not isinstance(provenance, Mapping):
@@ -475,7 +478,7 @@ def _read(path: str | Path, index: int, sample: Mapping[str, Any], file: StoredF
         raise wrong("keypoint", "an array (persons, frames, joints, 2 or 3)", found)
     if keypoint.shape[-1] not in (2, 3):
         raise wrong("keypoint", "2 or 3 coordinates", keypoint.shape)
-    if 0 in keypoint.shape and max(keypoint.shape) > MAX_CLASSES:  # so much of nothing costs no bytes in the file
+    if 0 in keypoint.shape and max(keypoint.shape) > MAX_NOTHING:  # so much of nothing costs no bytes in the file
         raise wrong("keypoint", "poses", keypoint.shape)
     if isinstance(keypoint, np.ndarray):
         keypoint = _floats(path, index, name, "keypoint", keypoint)

@@ -110,8 +110,8 @@ def _in_one_line(error: Exception) -> str:
 class _Harmless(logging.Formatter):
     """Warnings hold names from files, too."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return harmless(super().format(record))
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return harmless(super().formatMessage(record))
 
 
 @click.group(cls=SkelactGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

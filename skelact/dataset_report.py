@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 IMBALANCE = 10  # times the smallest class
 ASPECT_RATIO_TOLERANCE = 1.25
 FAR_IN_METRES = 50.0
+USUAL_SCORES = -0.5, 1.5  # heatmaps go a little beyond [0, 1]
 NORMALISED = 10  # pixels; no picture's poses stay below
 NAMED = 3  # samples that a warning names
 # A word in a split's name that tells its part; splits that differ in nothing else must not share anything.
@@ -121,6 +122,7 @@ class _Facts:
     reach: float  # the largest coordinate
     digest: bytes
     with_score: bool
+    scores: tuple[float, float]
     img_shape: tuple[int, int] | None
     fps: float | None
 
@@ -179,6 +181,7 @@ def inspect_dataset(
 
 def _facts(annotation: Annotation, group_by: str | None) -> _Facts:
     M, T, V, C = annotation.keypoint.shape
+    score = annotation.keypoint_score
     present: Array = np.any(annotation.keypoint.reshape(M, T, V * C), axis=2)
     seen = [np.flatnonzero(frames) for frames in present if frames.any()]
     return _Facts(
@@ -192,7 +195,8 @@ def _facts(annotation: Annotation, group_by: str | None) -> _Facts:
         there=sum(int(frames[-1] - frames[0]) + 1 for frames in seen),
         reach=float(np.abs(annotation.keypoint).max(initial=0)),
         digest=hashlib.blake2b(annotation.keypoint.tobytes(), digest_size=16).digest(),
-        with_score=annotation.keypoint_score is not None,
+        with_score=score is not None,
+        scores=(0.0, 0.0) if score is None else (float(score.min(initial=0)), float(score.max(initial=0))),
         img_shape=annotation.img_shape,
         fps=fps_of(annotation.extra),
     )
@@ -265,6 +269,9 @@ def _of_layout(dataset: AnnotationSet, facts: Sequence[_Facts], layout: Layout |
     scored = [fact.name for fact in facts if fact.with_score]
     if 0 < len(scored) < len(facts):
         yield f"{len(facts) - len(scored)} of {len(facts)} samples have no keypoint scores, the others have"
+    low, high = min(fact.scores[0] for fact in facts), max(fact.scores[1] for fact in facts)
+    if low < USUAL_SCORES[0] or high > USUAL_SCORES[1]:
+        yield f"keypoint scores should be from 0 to 1, found {low:.3g} to {high:.3g}: networks take them as they are"
     reach = max(fact.reach for fact in facts)
     if min(shapes)[1] != 2:
         if reach > FAR_IN_METRES:

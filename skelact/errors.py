@@ -12,9 +12,9 @@ class SkelactError(Exception):
     """
 
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # but tabs and line breaks
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")  # but tabs
 
 
 def harmless(text: str) -> str:
-    """The same text, with escapes for characters that would command a terminal: names in files come from strangers."""
+    """The same line, with escapes for what would command a terminal or end it: names in files come from strangers."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

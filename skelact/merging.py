@@ -135,9 +135,10 @@ def _join_classes(
                 f"{source}: expected labels in 0 to {len(names) - 1}, as its class names, found {outside}"
             )
         labels[source] = {label: joined.setdefault(name, len(joined)) for label, name in enumerate(names)}
-    for one, other in combinations(joined, 2):
-        if one.strip().lower() == other.strip().lower():
-            logger.warning("merge: %r and %r are two classes; rename one with: skelact convert --labels", one, other)
+    alike: dict[str, str] = {}
+    for name in joined:
+        if (first := alike.setdefault(name.strip().lower(), name)) != name:
+            logger.warning("merge: %r and %r are two classes; rename one with: skelact convert --labels", first, name)
     return tuple(joined) or None, labels
 
 

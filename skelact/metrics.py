@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from skelact.annotations import MAX_CLASSES
 from skelact.errors import SkelactError
 from skelact.structures import Array
 
@@ -100,6 +101,8 @@ def check_scores(scores: Array, labels: Array) -> None:
         raise SkelactError(
             f"expected scores (samples, classes) and a label for each sample, found {scores.shape} and {labels.shape}"
         )
+    if scores.shape[1] > MAX_CLASSES:  # the confusion matrix has their square
+        raise SkelactError(f"expected scores of {MAX_CLASSES} classes at most, found {scores.shape[1]}")
     if not np.isfinite(scores).all():
         raise SkelactError(f"sample {int(np.argmin(np.isfinite(scores).all(1)))}: its scores are no numbers")
     if labels.min() < 0 or labels.max() >= scores.shape[1]:

@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skelact.errors import SkelactError
 from skelact.structures import Array
 
 NUM_SUBSETS = 3
 DILATIONS = (1, 2, 3, 4)
 NUM_BRANCHES = len(DILATIONS) + 2  # and a max pool, and a plain 1x1 convolution
+MAX_BLOCKS = 100  # to make more takes minutes
 PUBLISHED_CHANNELS = (64,) * 4 + (128,) * 3 + (256,) * 3
 PUBLISHED_STRIDES = (1, 1, 1, 1, 2, 1, 1, 2, 1, 1)
 
@@ -39,6 +41,10 @@ class ModelSettings:
     num_classes: int
     channels: tuple[int, ...] = PUBLISHED_CHANNELS
     strides: tuple[int, ...] = PUBLISHED_STRIDES
+
+    def __post_init__(self) -> None:
+        if len(self.channels) > MAX_BLOCKS:
+            raise SkelactError(f"expected a network of {MAX_BLOCKS} blocks at most, found {len(self.channels)}")
 
 
 def _pointwise(x: Tensor, conv: Any) -> Tensor:

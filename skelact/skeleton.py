@@ -16,6 +16,9 @@ from skelact.errors import SkelactError
 Array = npt.NDArray[Any]
 
 
+MAX_JOINTS = 1000  # twice those of a body with hands and a mesh of the face
+
+
 @dataclass(frozen=True)
 class Layout:
     """A skeleton of V joints.
@@ -39,6 +42,8 @@ class Layout:
 
     def __post_init__(self) -> None:
         num_joints = len(self.joints)
+        if num_joints > MAX_JOINTS:  # its graph has their square
+            raise SkelactError(f"layout {self.name!r}: expected {MAX_JOINTS} joints at most, found {num_joints}")
         if not self.bone_parents:
             parents = dict(self.edges)
             object.__setattr__(self, "bone_parents", tuple(parents.get(v, v) for v in range(num_joints)))

@@ -182,18 +182,19 @@ def versions() -> dict[str, str]:
 
 def write_text(text: str, path: str) -> None:
     """To a file, all or nothing, or to stdout for ``-``."""
+    lines = "\n".join(map(printable, text.split("\n")))
     if path == "-":
-        sys.stdout.write(printable(text))
+        sys.stdout.write(lines)
         return
     with atomic_path(Path(path)) as part:
-        part.write_text(printable(text), encoding="utf-8")
+        part.write_text(lines, encoding="utf-8")
 
 
 def printable(text: str) -> str:
-    r"""The same text for a file or a terminal.
+    r"""The same line for a file or a terminal.
 
     Bytes of file names that are no UTF-8 become escapes such as \udce9, which JSON knows too, and so do characters that
-    would command a terminal.
+    would command a terminal or end the line.
     """
     return in_utf8(harmless(text))
 

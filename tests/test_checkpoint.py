@@ -320,6 +320,14 @@ def test_settings_of_another_kind(tmp_path: Path, section: str, value: Any) -> N
     )
 
 
+def test_a_network_that_would_take_minutes_to_build_is_refused(tmp_path: Path) -> None:
+    def deepen(settings: dict[str, Any]) -> None:
+        settings["model"].update(channels=[8] * 100_000, strides=[1] * 100_000)
+
+    told = error_of(with_settings(tmp_path / "a.safetensors", deepen))
+    assert "expected a network of 100 blocks at most, found 100000" in told
+
+
 @pytest.mark.parametrize("key", ["model", "clips", "class_names", "provenance", "metrics"])
 def test_settings_that_are_missing(tmp_path: Path, key: str) -> None:
     path = with_settings(tmp_path / "a.safetensors", lambda settings: settings.pop(key))

@@ -134,3 +134,8 @@ def test_curves_are_drawn(tmp_path: Path, missing: str | None) -> None:
     plot_curves(rows[:1], tmp_path / "first.png")
     assert picture_size(tmp_path / "curves.png")[0] > 1000
     assert picture_size(tmp_path / "first.png")[0] > 1000
+
+
+def test_scores_of_more_classes_than_a_confusion_matrix_can_hold_are_refused() -> None:
+    with pytest.raises(SkelactError, match="expected scores of 8192 classes at most, found 70000"):
+        report(np.ones((2, 70_000), np.float32), np.array([0, 65535]), [""] * 70_000)

@@ -265,6 +265,16 @@ def test_a_name_in_a_file_sends_no_commands_to_the_terminal(model: Path, dataset
     assert "\x1b" not in result.output
 
 
+def test_a_name_with_a_line_break_stays_on_its_line(model: Path, dataset: Pickle) -> None:
+    data = dataset(class_names=["wa\nve", "walk"])
+    content = pickle.loads(data.read_bytes())
+    content["annotations"][0]["frame_dir"] = "0\r\nError: all is lost"
+    data.write_bytes(pickle.dumps({**content, "split": {}}))
+    assert r"wa\u000ave" in skelact_with("info", data).output
+    told = skelact_with("predict", data, "--model", model, "--granularity", "clip").output
+    assert rf"{data}#0\u000d\u000aError: all is lost" in told.splitlines()
+
+
 # --- models ------------------------------------------------------------------------------------------------------
 
 

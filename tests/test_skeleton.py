@@ -202,3 +202,9 @@ def test_a_layout_file_that_is_no_json(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(SkelactError, match=r"broken\.json: expected a JSON file, found"):
         load_layout(path)
+
+
+def test_a_layout_of_more_joints_than_any_body_has_is_refused_at_once(tmp_path: Path) -> None:
+    joints = [str(k) for k in range(100_000)]
+    with pytest.raises(SkelactError, match="expected 1000 joints at most, found 100000"):
+        load_layout(written(tmp_path, {"joints": joints, "edges": [], "center": "0"}))
