@@ -30,7 +30,7 @@ from skelact.persons import main_persons
 from skelact.pipeline import DEFAULT_POSE_MODEL, estimate_poses
 from skelact.pose import PoseModel, choose_pose_model
 from skelact.ranges import check_numbers
-from skelact.runner import Lost, default_workers, run_tasks
+from skelact.runner import Lost, check_engine, default_workers, run_tasks
 from skelact.skeleton import COCO
 from skelact.structures import PoseSequence, Track, VideoInfo
 from skelact.tracking import DEFAULT_TRACKER, Tracker, tracker_key
@@ -154,6 +154,7 @@ def extract_poses(
     out, tracker = Path(out), str(tracker)
     check_numbers(seed=seed, num_person=num_person, stride=stride)
     check_numbers(optional=("max_frames", "workers"), max_frames=max_frames, workers=workers)
+    check_engine(engine, device)
     report = out.with_suffix(".report.csv")
     found = find_clips([sources] if isinstance(sources, str | Path) else sources)
     clips = without(found, exclude)

@@ -494,7 +494,7 @@ def predict(
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     check_numbers(topk=topk, clips=clips, workers=workers)
     check_backend(backend, precision)
-    check_engine(engine)
+    check_engine(engine, device)
     if isinstance(regions, str | Region):
         regions = [regions]
     found = list(expand_sources(named))

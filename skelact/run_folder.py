@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,12 @@ from torch import Tensor
 
 from skelact.errors import SkelactError
 from skelact.files import atomic_path
+from skelact.recipes import TrainSettings
+
+logger = logging.getLogger("skelact")
 
 STATE = "state.safetensors"
+BEFORE = json.loads(json.dumps(asdict(TrainSettings())))  # what runs did before there was a setting for it
 LOG_FIELDS = ("epoch", "lr", "loss", "train_top1", "val_loss", "val_top1")
 
 
@@ -44,7 +50,12 @@ class RunFolder:
             if not resume:
                 raise SkelactError(f"{path} holds a run already; go on with --resume, or choose another --out")
             old, new = _read_config(file), json.loads(text)
-            differing = [key for key in new if old.get(key) != new[key]]
+            lacking = [key for key in new if key not in old]
+            if lacking:
+                logger.warning("%s is of an older skelact, which did not keep %s", file, ", ".join(lacking))
+                old = {**{key: value for key, value in BEFORE.items() if key in lacking}, **old}
+                old.setdefault("init_sha256", new["init_sha256"])  # the path of ``init`` tells nearly as much
+            differing = [key for key in new if key not in old or old[key] != new[key]]
             if differing:
                 raise SkelactError(
                     f"{path} holds a run with other settings ({', '.join(differing)}); choose another --out"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import sys
@@ -76,7 +77,7 @@ def run_tasks(
     Raises:
         SkelactError: Ray is not installed or can't be reached.
     """
-    check_engine(engine)
+    check_engine(engine, device)
     if engine == "ray":
         yield from _run_on_ray(task, items, workers, ray_address, device not in ("cpu", "mps"))
     elif workers <= 1 or len(items) <= 1:
@@ -86,10 +87,14 @@ def run_tasks(
         yield from _run_in_processes(task, items, min(workers, len(items), most), num_gpus(device) > 1)
 
 
-def check_engine(engine: str) -> None:
-    """Refuse what is none of ``ENGINES``."""
+def check_engine(engine: str, device: str | None = None) -> None:
+    """Refuse what is none of ``ENGINES``, and a GPU by number for Ray, which shows each task only its own."""
     if engine not in ENGINES:
         raise SkelactError(f"engine {engine!r}: expected one of {', '.join(ENGINES)}")
+    if engine == "ray" and re.fullmatch(r"(cuda:)?\d+", str(device)):
+        raise SkelactError(
+            f"device {device!r}: Ray chooses the GPU of each task; leave --device out, or take cuda or cpu"
+        )
 
 
 def _run_in_processes(

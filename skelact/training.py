@@ -494,7 +494,8 @@ class _Run:
         ) as bar:
             for epoch in range(start, settings.epochs):
                 order.epoch = epoch
-                torch.manual_seed((settings.seed + 1) * 100_003 + epoch)
+                # Dropout and mixup draw others in each process; the weights were drawn before, alike in all.
+                torch.manual_seed((settings.seed + 1) * 100_003 + epoch + here.rank * 1_000_003)
                 self.network.train()
                 if settings.freeze:
                     self.network.backbone.eval()

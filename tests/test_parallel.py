@@ -108,6 +108,38 @@ def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
     assert checkpoint.metrics["val_top1"] == accuracy(scores, labels), "gathered exactly"
 
 
+MIXER = """
+import sys
+from dataclasses import replace
+from skelact import training
+from skelact.recipes import TrainSettings
+
+mix = training._Run._mix
+
+def told(run, batch, target):
+    mixed = mix(run, batch, target)
+    head = run.network.cls_head.fc.weight.detach().sum().item()
+    with open(f"{run.here.rank}.txt", "a") as file:
+        file.write(f"{mixed[2]} {head}\\n")
+    return mixed
+
+training._Run._mix = told
+settings = TrainSettings(epochs=2, repeat=1, batch_size=8, clip_len=8, num_person=1, width=8, mixup=0.5)
+training.train("set.pkl", "run", settings, device="cpu", progress=False)
+"""
+
+
+def test_each_process_mixes_clips_in_its_own_way(tmp_path: Path) -> None:
+    save_annotations(dataset(), tmp_path / "set.pkl")
+    (tmp_path / "mixer.py").write_text(MIXER)
+    done = torchrun("mixer.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = (np.loadtxt(tmp_path / f"{rank}.txt", ndmin=2) for rank in (0, 1))
+    assert len(first) == len(second) > 2
+    assert (first[:, 0] != second[:, 0]).all(), "the shares of two clips"
+    assert (first[:, 1] == second[:, 1]).all(), "but the weights stay alike"
+
+
 def test_four_streams_under_torchrun(tmp_path: Path) -> None:
     save_annotations(dataset(), tmp_path / "set.pkl")
     options = ["--epochs", "1", "--repeat", "1", "--batch-size", "8", "--clip-len", "16", "--num-person", "1"]

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from skelact import runner
 from skelact.errors import SkelactError
 from skelact.files import atomic_path
+from skelact.pipeline import predict
 from skelact.runner import Lost, available_cores, default_workers, run_tasks
 
 
@@ -174,6 +175,12 @@ def test_ray_gives_each_task_its_share_of_a_gpu(
     monkeypatch.setitem(__import__("sys").modules, "ray", ray)  # type: ignore[arg-type]
     assert dict(run_tasks(double, range(5), engine="ray", device=device)) == {k: 2 * k for k in range(5)}
     assert (asked["num_cpus"], asked["num_gpus"]) == (1, share)
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "1"])
+def test_ray_chooses_the_gpu(device: str) -> None:
+    with pytest.raises(SkelactError, match=f"device '{device}': Ray chooses the GPU of each task; leave --device out"):
+        predict("a.mp4", engine="ray", device=device)
 
 
 def test_a_ray_cluster_that_is_not_there_is_told_at_once() -> None:

@@ -241,6 +241,25 @@ def test_runs_are_not_mixed(data: Path, tmp_path: Path) -> None:
         train(data, tmp_path / "run", replace(TINY, epochs=2), resume=True, progress=False)
 
 
+def test_a_run_of_an_older_version_goes_on(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It kept no setting that came later, which was as it is by default, and no hash of what it started from."""
+    train(data, tmp_path / "start", replace(TINY, epochs=1), progress=False)
+    run = {"data": data, "out": tmp_path / "run", "init": tmp_path / "start" / "best.safetensors", "progress": False}
+    train(settings=replace(TINY, epochs=1), **run)
+    file = tmp_path / "run" / "config.json"
+
+    def forget(*names: str) -> None:
+        config = json.loads(file.read_text())
+        file.write_text(json.dumps({key: value for key, value in config.items() if key not in names}))
+
+    forget("init_sha256", "skip_empty")
+    train(settings=replace(TINY, epochs=1), resume=True, **run)
+    assert "is of an older skelact, which did not keep skip_empty, init_sha256" in caplog.text
+    forget("skip_empty", "data_sha256")
+    with pytest.raises(SkelactError, match=r"holds a run with other settings \(skip_empty, data_sha256\)"):
+        train(settings=replace(TINY, epochs=1, skip_empty=True), resume=True, **run)
+
+
 def test_without_validation_the_last_epoch_is_the_best(tmp_path: Path) -> None:
     save_annotations(replace(dataset(), split={}), tmp_path / "set.pkl")
     report = train(tmp_path / "set.pkl", tmp_path / "run", TINY, progress=False)
