@@ -193,7 +193,13 @@ def estimate_poses(
     )
     for frame, poses in pose_model.detect_each(followed.look_through(frames)):
         followed.follow(frame, poses)
-    return replace(followed.sequence(pose_model.provenance, clean), warnings=tuple(problems))
+    sequence = followed.sequence(pose_model.provenance, clean)
+    if sequence.info.fps < MIN_POSE_FPS:
+        problems.append(
+            f"expected {MIN_POSE_FPS:g} frames a second at least, found {sequence.info.fps:.3g}: people may be mixed "
+            "up, and fast movements missed"
+        )
+    return replace(sequence, warnings=tuple(problems))
 
 
 def enough_stride(info: VideoInfo, classifier: Classifier, granularity: str, timeline: TimelineSettings) -> int:

@@ -654,3 +654,10 @@ def test_real_yolo_follows_people(yolo: PoseModel, name: str, num_tracks: int, n
                 errors.append(distance.mean(axis=-1).min() / (scene.people[0].height * 360))
     assert len(errors) > 0.9 * num_frames * num_tracks, "they are seen in nearly every frame"
     assert np.mean(errors) < 0.05
+
+
+def test_a_video_of_one_frame_a_second_is_told_of(drawn: DrawnPoses, tmp_path: Path, model: Path) -> None:
+    slow = film(tmp_path / "slow.mp4", drawn_people.scene_of("wave"), seconds=5, fps=1.0)
+    drawn.films = [slow]
+    (result,) = answer(slow.path, model=model).results
+    assert any("expected 12.5 frames a second at least, found 1: people may be mixed up" in w for w in result.warnings)
