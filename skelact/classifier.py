@@ -15,7 +15,14 @@ from torch import nn
 from skelact.annotations import Annotation
 from skelact.calibration import UNKNOWN, energy_limit_of, scores_of, temperature_of, threshold_of
 from skelact.checkpoint import Checkpoint, load_checkpoint
-from skelact.clips import ClipSettings, check_layout, check_shape, prepare_clips, prepare_streams
+from skelact.clips import (
+    ASPECT_RATIO_TOLERANCE,
+    ClipSettings,
+    check_layout,
+    check_shape,
+    prepare_clips,
+    prepare_streams,
+)
 from skelact.devices import choose_device
 from skelact.errors import SkelactError
 from skelact.exported import is_exported, load_exported
@@ -33,7 +40,6 @@ logger = logging.getLogger("skelact")
 
 # What the published NTU60 checkpoints were trained on: HRNet's poses on Kinect's 1080p video.
 NTU60_2D_TRAINING = {"pose_model": "HRNet", "img_shape": (1080, 1920)}
-ASPECT_RATIO_TOLERANCE = 1.25
 FRAMES_AT_ONCE = 400  # through a network: clips of 100 frames are no slower in fours than in tens, in half the memory
 CLIPS_AT_ONCE_ON_GPU = 64
 LONGER = 1.25  # than the clips of training, clips may be

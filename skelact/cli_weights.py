@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -162,18 +164,19 @@ def _describe(model: ShippedModel | PublishedModel | FusedModel) -> dict[str, An
     from skelact.shipped import ShippedModel, shipped, shipped_path
     from skelact.weights import locate, streams
 
-    own = isinstance(model, ShippedModel)
     members: list[tuple[Any, float]]
+    path_of: Callable[[str], Path | None]
     if isinstance(model, ShippedModel):
         members = [(shipped()[name], weight) for name, weight in model.streams or ((model.name, 1.0),)]
+        path_of = shipped_path
     else:
-        members = [*streams(model.name)]
+        members, path_of = [*streams(model.name)], locate
     first = members[0][0]
     fusion = " + ".join(f"{weight:g} {member.stream}" for member, weight in members)
     paths, problem = [], None
     for member, _ in members:
         try:
-            paths.append(shipped_path(member.name) if own else locate(member.name))
+            paths.append(path_of(member.name))
         except SkelactError as error:
             paths.append(None)
             problem = str(error)
@@ -187,7 +190,7 @@ def _describe(model: ShippedModel | PublishedModel | FusedModel) -> dict[str, An
         "members": [
             {"name": member.name, "weight": weight, "url": getattr(member, "url", None)} for member, weight in members
         ],
-        "shipped": own,
+        "shipped": path_of is shipped_path,
         "cached": None not in paths,
         "paths": [str(path) for path in paths if path],
         "problem": problem,

@@ -20,6 +20,7 @@ from skelact.structures import Array, Track
 STREAMS = ("joint", "bone", "joint-motion", "bone-motion")
 NORMALISERS = ("published", "body")
 SAMPLINGS = ("uniform", "interpolate")
+ASPECT_RATIO_TOLERANCE = 1.25  # of pictures, by which the published normaliser scales poses
 MAX_CLIP_LEN, MAX_PERSONS = 10_000, 100
 KNOWN_SCORE = 0.3
 IRREGULAR = 1.0  # frames by which one may come early or late

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from skelact.annotations import Annotation, AnnotationSet, fps_of, open_annotations
+from skelact.clips import ASPECT_RATIO_TOLERANCE
 from skelact.plots import picture
 from skelact.skeleton import LAYOUTS, Layout, as_layout
 from skelact.structures import Array
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IMBALANCE = 10  # times the smallest class
-ASPECT_RATIO_TOLERANCE = 1.25
 FAR_IN_METRES = 50.0
 USUAL_SCORES = -0.5, 1.5  # heatmaps go a little beyond [0, 1]
 NORMALISED = 10  # pixels; no picture's poses stay below
+MOST_NAMED = 500  # classes in a picture, which has a line for each
+PANEL = 4  # inches that one of the smaller diagrams is high at most
 NAMED = 3  # samples that a warning names
 # A word in a split's name that tells its part; splits that differ in nothing else must not share anything.
 _PART = re.compile(r"(?<![a-z])(train|training|val|valid|validation|test|testing|dev|eval)(?![a-z])", re.IGNORECASE)
@@ -387,7 +389,8 @@ def plot_report(report: DatasetReport, path: str | Path) -> None:
     Raises:
         SkelactError: it can't be written.
     """
-    with picture(path, 12, max(5.5, 1.6 + 0.2 * len(report.classes))) as figure:
+    lines = len(report.classes) if len(report.classes) <= MOST_NAMED else 0
+    with picture(path, 12, max(5.5, 1.6 + 0.2 * lines)) as figure:
         _plot(figure, report)
 
 
@@ -398,8 +401,13 @@ def _plot(figure: Figure, report: DatasetReport) -> None:
     figure.suptitle(f"{report.name}: {counts}, layout {report.layout or 'unknown'}", fontsize=13)
     left, right = figure.subfigures(1, 2, width_ratios=(3, 2), squeeze=False)[0]
     _plot_classes(left.subplots(), report)
-    lengths, persons, missing = right.subplots(3, 1)
+    below = figure.get_figheight() / PANEL - 3  # beside a long list of classes they are no higher than elsewhere
+    heights = (1, 1, 1, below) if below > 0 else (1, 1, 1)
+    lengths, persons, missing, *empty = right.subplots(len(heights), 1, height_ratios=heights)
+    for axes in empty:
+        axes.set_axis_off()
     _plot_histogram(lengths, report.lengths, "length (frames)")
+    lengths.xaxis.set_major_locator(MaxNLocator(integer=True))
     lengths.axvline(report.length_median, color=_COLORS[1], label=f"median {report.length_median:g}")
     lengths.legend(frameon=False)
     persons.bar(list(report.persons), list(report.persons.values()), color=_COLORS[0], width=0.6)
@@ -431,9 +439,11 @@ def _plot_classes(axes: Axes, report: DatasetReport) -> None:
         counts = [count.splits.get(split, 0) for count in report.classes]
         label = f" {split}"  # matplotlib hides what begins with "_"
         axes.plot(counts, rows, "o", color=color, markersize=5, label=label, clip_on=False)
-    axes.set_yticks(rows, [name if len(name) < 40 else name[:39] + "…" for name in names], fontsize=8)
-    axes.invert_yaxis()
-    axes.margins(y=0.01)
+    if len(names) > MOST_NAMED:
+        axes.set_ylabel("class")
+    else:
+        axes.set_yticks(rows, [name if len(name) < 40 else name[:39] + "…" for name in names], fontsize=8)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axes.set_xlabel("samples")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)

@@ -614,6 +614,15 @@ def test_the_picture_of_a_dataset_without_labels_and_people(tmp_path: Path) -> N
     plot_report(report, tmp_path / "report.png")
 
 
+def test_the_picture_of_more_classes_than_can_be_named(tmp_path: Path) -> None:
+    """It was 160,000 pixels high, more than can be drawn."""
+    import cv2
+
+    report = inspect_dataset(replace(dataset_of(sample("a", label=0)), class_names=tuple(map(str, range(8000)))))
+    plot_report(report, tmp_path / "report.png")
+    assert len(cv2.imread(str(tmp_path / "report.png"))) < 1000
+
+
 # --- merge -------------------------------------------------------------------------------------------------------
 
 
