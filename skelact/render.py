@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -65,7 +66,7 @@ class Overlay:
                     f"expected {layout.num_joints} joints, as layout {layout.name!r} has, found "
                     f"{track.keypoint.shape[1]} in track {track.track_id}; give the layout of these poses"
                 )
-        self.bones = bones(layout) if layout else []
+        self.bones = bones(layout) if layout else ()
 
     def draw(
         self,
@@ -309,7 +310,8 @@ def _drawable(pixels: Array) -> Array:
     return np.clip(np.nan_to_num(pixels), -FAR, FAR)
 
 
-def bones(layout: Layout) -> list[tuple[int, int, Color]]:
+@functools.lru_cache(maxsize=8)
+def bones(layout: Layout) -> tuple[tuple[int, int, Color], ...]:
     """The edges to draw, coloured by limb.
 
     Shoulders and hips get a bar where no neck or spine joins them. coco's graph hangs the shoulders on the
@@ -324,7 +326,7 @@ def bones(layout: Layout) -> list[tuple[int, int, Color]]:
         if all(_has_word(layout.joints[v], HEAD) for v in joints_between):
             edges -= {(v, between) for v in (left, right) for between in joints_between}
             edges.add((left, right))
-    return [(a, b, _bone_color(layout, a, b)) for a, b in sorted(edges)]
+    return tuple((a, b, _bone_color(layout, a, b)) for a, b in sorted(edges))
 
 
 def _bone_color(layout: Layout, a: int, b: int) -> Color:
