@@ -395,7 +395,7 @@ def _class_indices(class_names: tuple[str, ...], classes: str | Sequence[str] | 
         return list(range(len(class_names)))
     if isinstance(classes, str):
         classes = [classes]
-    indices = {name: find_class(name, class_names) for name in classes}
+    indices = {name: find_class(str(name), class_names) for name in classes}
     for name, index in indices.items():
         if index is None:
             raise SkelactError(f"class {name!r} is none of the model's {len(class_names)}: {', '.join(class_names)}")

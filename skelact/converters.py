@@ -153,7 +153,7 @@ def convert(
     check_numbers(optional=("fps", "window_s", "step_s"), fps=fps, window_s=window_s, step_s=step_s)
     if step_s is not None and window_s is None:
         raise SkelactError("step_s: is from one window to the next; give window_s too")
-    if img_shape is not None and (len(tuple(img_shape)) != 2 or not all(side in COUNT for side in img_shape)):
+    if img_shape is not None and not (np.size(img_shape) == 2 and all(side in COUNT for side in img_shape)):
         raise SkelactError(f"img_shape: expected height and width in pixels, found {img_shape!r}")
     paths = [_existing(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     source_format = source_format or detect_format(paths)

@@ -722,6 +722,8 @@ def test_merged_classes_that_differ_in_case_are_told(
         (lambda data, model: skelact.convert(data, step_s=1), "step_s: is from one window to the next; give window_s"),
         (lambda data, model: skelact.convert(data, fps=1001), "fps: expected a number from 0.1 to 1000, found 1001"),
         (lambda data, model: skelact.convert(data, img_shape=(1080, 0)), "img_shape: expected height and width"),
+        (lambda data, model: skelact.convert(data, img_shape=1080), "img_shape: expected height and width"),
+        (lambda data, model: skelact.predict(data, model, classes=[1]), "class 1 is none of the model's 2"),
         (lambda data, model: skelact.predict(data, model, clips=1.5), "clips: expected a whole number.*, found 1.5"),
         (lambda data, model: skelact.predict(data, model, clips="10"), "clips: expected a whole number.*, found '10'"),
         (lambda data, model: skelact.predict(data, model, topk=True), "topk: expected a whole number.*, found True"),
