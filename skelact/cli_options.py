@@ -6,11 +6,12 @@ import logging
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from skelact.ranges import MOST, RANGES
+from skelact.ranges import ENDLESS, RANGES
 from skelact.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Number(click.FloatRange):
 def number(setting: str) -> click.ParamType:
     """What the library takes for a setting."""
     allowed = RANGES[setting]
-    high = None if allowed.high == MOST else allowed.high
+    high = None if allowed.high in ENDLESS else allowed.high
     if allowed.whole:
         return Count(int(allowed.low), None if high is None else int(high))
     return Number(allowed.low, high, allowed.open == "low", allowed.open == "high")
@@ -109,9 +110,11 @@ def _told(value: Any) -> str:
 
 
 def hush(quiet: bool) -> None:
-    """With ``--quiet``, skelact tells errors only."""
+    """With ``--quiet``, skelact tells errors only, as long as the command lasts."""
     if quiet:
-        logging.getLogger("skelact").setLevel(logging.ERROR)
+        logger = logging.getLogger("skelact")
+        click.get_current_context().call_on_close(partial(logger.setLevel, logger.level))
+        logger.setLevel(logging.ERROR)
 
 
 fusion_weights = click.option(

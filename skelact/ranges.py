@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from numbers import Integral, Real
 
 from skelact.errors import SkelactError
 
-MOST = 10**9  # where there is no other end
+MOST = 10**9  # of whole numbers that have no other end
+ENDLESS = (MOST, math.inf)
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Range:
     """
 
     low: float
-    high: float = MOST
+    high: float = math.inf
     open: str = ""
     whole: bool = False
 
@@ -30,17 +32,18 @@ class Range:
         if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
             return False
         number = float(value)
-        return self.low <= number <= self.high and not (self.open and number == getattr(self, self.open))
+        inside = self.low <= number <= self.high and math.isfinite(number)
+        return inside and not (self.open and number == getattr(self, self.open))
 
     def __str__(self) -> str:
         low = f"above {self.low:g}" if self.open == "low" else f"from {self.low:g}"
         end = f" to {'below ' * (self.open == 'high')}{self.high:.10g}"
-        if self.high == MOST:
+        if self.high in ENDLESS:
             end = "" if self.open == "low" else " on"
         return f"a {'whole ' * self.whole}number {low}{end}"
 
 
-COUNT = Range(1, whole=True)
+COUNT = Range(1, MOST, whole=True)
 POSITIVE = Range(0, open="low")
 SHARE = Range(0, 1, open="high")
 RANGES = {
@@ -51,7 +54,7 @@ RANGES = {
     **dict.fromkeys(("warmup_epochs", "weight_decay", "augment_strength", "mixup"), Range(0)),
     **dict.fromkeys(("momentum", "label_smoothing", "ema", "dropout", "margin"), SHARE),
     "width": Range(6, 10**6, whole=True),
-    "workers": Range(0, whole=True),
+    "workers": Range(0, MOST, whole=True),
     "seed": Range(0, 2**32 - 1, whole=True),
     "fps": Range(0.1, 1000),
 }
