@@ -20,12 +20,19 @@ import pytest
 import skelact
 from skelact.cli import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    path: path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "weights").glob("*.md")))
+}
+README = PAGES[ROOT / "README.md"]
 COMMANDS = [
-    line.removeprefix("skelact ")
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    line.strip().removeprefix("skelact ")
+    for path, page in PAGES.items()
+    if path.parent.name != "weights"  # whose recipes are for a shell
+    for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     for line in block.splitlines()
-    if line.startswith("skelact ")
+    if line.strip().startswith("skelact ")
 ]
 
 
@@ -47,6 +54,21 @@ def test_a_command_of_the_readme_is_understood(command: str, monkeypatch: pytest
         current, words = found, words[1:]
     with current.make_context(current.name, words, parent=context):
         pass  # closed again, as --offline holds as long as its command
+
+
+def anchors(page: str) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", PAGES[path])
+    for target, anchor in links:
+        page = (path.parent / target).resolve() if target else path
+        assert page.exists(), target
+        assert not anchor or anchor in anchors(page.read_text(encoding="utf-8")), f"{target}#{anchor}"
 
 
 def test_every_command_is_in_the_readme() -> None:
