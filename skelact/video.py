@@ -463,8 +463,13 @@ def _claimed_duration(container: Any, stream: Any) -> float:
 
 def _ends_in_packet(container: Any, path: str | Path) -> bool:
     """Whether an MPEG transport stream, which claims no duration, stops within one of its packets."""
-    sizes = (188, 192, 204)  # plain, with a time (m2ts), with error correction
-    return container.format.name == "mpegts" and all(Path(path).stat().st_size % size for size in sizes)
+    if container.format.name != "mpegts":
+        return False
+    layouts = ((188, 0), (192, 4), (204, 0))  # plain, after a time (m2ts), with error correction: size, place of 0x47
+    with open(path, "rb") as file:
+        start = file.read(3 * 204)
+    size = next((size for size, sync in layouts if start[sync : sync + 2 * size + 1 : size] == b"GGG"), 188)
+    return Path(path).stat().st_size % size != 0
 
 
 def _fps(stream: Any) -> float:

@@ -217,4 +217,4 @@ def test_from_the_command_line(joint: Path, tmp_path: Path) -> None:
     assert json.loads(as_json.stdout)["settings"]["softmax"] is True
     assert "WARNING" not in as_json.stderr
     wrong = run("fuse", joint, "--fusion-weights", "one")
-    assert (wrong.exit_code, "'one' is not a valid float" in wrong.stderr) == (2, True)
+    assert (wrong.exit_code, "'one' is not a valid number" in wrong.stderr) == (2, True)

@@ -302,6 +302,20 @@ def test_a_video_cut_short_gives_the_frames_before_the_cut(
     assert any("damaged" in message or "cut short" in message for message in caplog.messages)
 
 
+@pytest.mark.parametrize("divisor", [192, 204])
+def test_a_transport_stream_cut_short_is_told_whatever_its_size(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, divisor: int
+) -> None:
+    """A size that other kinds of streams, of longer packets, may have when they are whole."""
+    path = make_video(tmp_path / "a.ts", noise=True)
+    whole = path.read_bytes()
+    size = next(size for size in range(len(whole) // 2, len(whole)) if size % divisor == 0 and size % 188)
+    path.write_bytes(whole[:size])
+    with caplog.at_level(logging.WARNING, "skelact"):
+        times_of(path)
+    assert any("cut short" in message for message in caplog.messages)
+
+
 def test_damage_in_the_middle_costs_its_own_frames_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = make_video(tmp_path / "a.mp4", noise=True)
     content = bytearray(path.read_bytes())
