@@ -91,6 +91,7 @@ def processes(device: str | None = None) -> Iterator[Processes]:
             dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
             yield Processes(dist.get_rank(), count, device)
             # Not after an error: NCCL would wait for the others, who wait for this one. torchrun ends them.
+            dist.barrier()  # nobody goes while another may still talk to them
             dist.destroy_process_group()
 
 
