@@ -209,13 +209,15 @@ def detecting(estimator: Waving, monkeypatch: pytest.MonkeyPatch, change: Callab
     monkeypatch.setattr(estimator, "detect", lambda frame: change(detect(frame)))
 
 
+def second_leaves(time_s: float) -> Callable[[FramePoses], FramePoses]:
+    """Of two people only the first is there from then on."""
+    return lambda poses: only(poses, np.arange(2 if poses.time_s < time_s else 1))
+
+
 def test_who_leaves_has_done_what_they_did_a_second_later(
     played: None, classifier: Path, estimator: Waving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def first_only(poses: FramePoses) -> FramePoses:
-        return only(poses, np.arange(2 if poses.time_s < 4 else 1))
-
-    detecting(estimator, monkeypatch, first_only)
+    detecting(estimator, monkeypatch, second_leaves(4))
     session = skelact.live("camera", classifier, duration_s=10.0, **{**SMALL, "subjects": "persons"})
     told = [(event, session.report.duration_s) for event in session]
     ((gone, told_s),) = [(event, s) for event, s in told if event.subject == (2,) and event.kind == "end"][-1:]
@@ -282,10 +284,7 @@ def test_poses_are_cleaned_and_what_is_shown_is_smooth(
 def test_what_is_shown_is_who_is_there_and_what_they_do(
     played: None, classifier: Path, estimator: Waving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def first_only(poses: FramePoses) -> FramePoses:
-        return only(poses, np.arange(2 if poses.time_s < 3 else 1))
-
-    detecting(estimator, monkeypatch, first_only)
+    detecting(estimator, monkeypatch, second_leaves(3))
     shown = []
     session = skelact.live("camera", classifier, duration_s=4.0, on_frame=lambda view: shown.append(view()), **SMALL)
     events = list(session)
