@@ -558,6 +558,8 @@ def prepare(people: Path, drawn: tuple[Path, ...], out: Path) -> None:
 @click.option("--batch", default=16)
 @click.option("--lr", default=1e-3)
 @click.option("--mosaic", default=0.5, help="Share of mosaics, until half of the decay is over.")
+@click.option("--degrees", default=15.0, help="Pictures are turned by up to so much.")
+@click.option("--scale", nargs=2, default=(0.75, 1.5), help="Pictures are scaled by so much to so much.")
 @click.option("--round-images", default=3200, help="Images between two validations and checkpoints.")
 @click.option("--device", default="cpu", help="cpu, or a GPU's number.")
 @click.option("--nice", default=19, help="Lowering of the process's priority.")
@@ -572,6 +574,8 @@ def train(
     batch: int,
     lr: float,
     mosaic: float,
+    degrees: float,
+    scale: tuple[float, float],
     round_images: int,
     device: str,
     nice: int,
@@ -612,9 +616,9 @@ def train(
         "warmup_epochs": 0,
         "mosaic": mosaic,
         "close_mosaic": 0,
-        "degrees": 15.0,
+        "degrees": degrees,
         "translate": 0.1,
-        "scale": (0.75, 1.5),  # small people come from the mosaics
+        "scale": scale,  # small people come from the mosaics
         "cache": False,  # at 480 pixels reading a picture takes a twentieth of the time that it is learnt in
         "workers": workers,
         "amp": device != "cpu",

@@ -65,7 +65,14 @@ class Checkpoint:
             )
 
     def build(self) -> STGCNPP:
-        """The network with its weights, in evaluation mode."""
+        """The network with its weights, in evaluation mode.
+
+        Raises:
+            SkelactError: its settings ask for more weights than it holds.
+        """
+        held = sum(tensor.numel() for tensor in self.state_dict.values())
+        if self.model.fewest_weights > held:  # before a network is made that does not fit into memory
+            raise SkelactError(f"expected {self.model.fewest_weights} weights at least by its settings, found {held}")
         with torch.random.fork_rng(devices=[]):  # the first weights, which go, would use up the caller's random numbers
             network = STGCNPP(self.model, self.clips.layout.adjacency())
         network.load_state_dict(self.state_dict)
@@ -153,6 +160,8 @@ def load_checkpoint(
         checkpoint.build()
     except (RuntimeError, TypeError, IndexError) as error:  # the last two from damaged settings
         raise SkelactError(f"{path}: expected ST-GCN++ weights, found others: {_first_line(error)}") from None
+    except SkelactError as error:
+        raise SkelactError(f"{path}: {error}") from None
     return checkpoint
 
 

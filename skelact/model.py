@@ -6,6 +6,7 @@ Shapes: N batch, M persons, T frames, V joints, C channels, K adjacency subsets.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -45,6 +46,13 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if len(self.channels) > MAX_BLOCKS:
             raise SkelactError(f"expected a network of {MAX_BLOCKS} blocks at most, found {len(self.channels)}")
+
+    @property
+    def fewest_weights(self) -> int:
+        """Those of the graphs, of their convolutions and of the head; the network has some more."""
+        widths = (self.in_channels, *self.channels)
+        graphs = NUM_SUBSETS * self.num_joints**2 * len(self.channels)
+        return graphs + sum(NUM_SUBSETS * a * b for a, b in pairwise(widths)) + widths[-1] * self.num_classes
 
 
 def _pointwise(x: Tensor, conv: Any) -> Tensor:

@@ -328,6 +328,14 @@ def test_a_network_that_would_take_minutes_to_build_is_refused(tmp_path: Path) -
     assert "expected a network of 100 blocks at most, found 100000" in told
 
 
+def test_a_network_larger_than_the_memory_is_not_made(tmp_path: Path) -> None:
+    def widen(settings: dict[str, Any]) -> None:
+        settings["model"].update(channels=[3_000_000] * 2, strides=[1] * 2)
+
+    told = error_of(with_settings(tmp_path / "a.safetensors", widen))
+    assert "weights at least by its settings, found" in told
+
+
 @pytest.mark.parametrize("key", ["model", "clips", "class_names", "provenance", "metrics"])
 def test_settings_that_are_missing(tmp_path: Path, key: str) -> None:
     path = with_settings(tmp_path / "a.safetensors", lambda settings: settings.pop(key))
