@@ -29,7 +29,10 @@ _setting = partial(click.option, cls=cli_options.RecipeOption)
 @click.command()
 @click.argument("data", metavar="DATA.pkl", type=click.Path())
 @click.option(
-    "--out", required=True, type=click.Path(), metavar="FOLDER", help="Work folder: checkpoints, log, pictures."
+    "--out",
+    type=click.Path(),
+    metavar="FOLDER",
+    help="Work folder: checkpoints, log, pictures. Default: runs/DATA, by the dataset's name.",
 )
 @click.option(
     "--stream",
@@ -145,7 +148,7 @@ _setting = partial(click.option, cls=cli_options.RecipeOption)
 def train(
     context: click.Context,
     data: str,
-    out: str,
+    out: str | None,
     stream: str,
     recipe: str,
     layout: str | None,
@@ -164,6 +167,7 @@ def train(
 
     \b
     Examples:
+        skelact train dataset.pkl
         skelact train dataset.pkl --out runs/mine
         skelact train dataset.pkl --out runs/four --stream all
         skelact train ntu60_2d.pkl --out runs/ntu60 --recipe published --split xsub_train

@@ -101,7 +101,7 @@ class Job:
 
 def train(
     data: str | Path,
-    out: str | Path,
+    out: str | Path | None = None,
     settings: TrainSettings | None = None,
     *,
     layout: Layout | str | Path | None = None,
@@ -120,7 +120,7 @@ def train(
     Args:
         data: annotation pickle with labels.
         out: work folder; gets ``config.json``, ``log.csv``, ``curves.png``, ``confusion.png``, ``best.safetensors``,
-            ``last.safetensors`` and, to go on from, ``state.safetensors``.
+            ``last.safetensors`` and, to go on from, ``state.safetensors``. None takes ``runs/`` and the dataset's name.
         settings: ``skelact.TrainSettings(...)``, or one of ``skelact.RECIPES``, of which ``dataclasses.replace`` makes
             others.
         layout: of the joints, also its name or file; None takes what the dataset tells.
@@ -138,7 +138,7 @@ def train(
     Raises:
         SkelactError: the data don't train, the folder holds another run, or the loss is no number.
     """
-    settings = _checked(settings)
+    settings, out = _checked(settings), _work_folder(data, out)
     check_numbers(optional=("workers",), workers=workers)
     dataset, sha256 = _opened(data)
     with processes(device) as here, _determinism(settings.deterministic), torch.random.fork_rng(devices=[]):
@@ -159,7 +159,7 @@ def train(
             "init_sha256": job.init.provenance["sha256"] if job.init else None,
             "processes": here.count,
         }
-        folder = RunFolder(Path(out), config, resume) if here.main else None
+        folder = RunFolder(out, config, resume) if here.main else None
         here.wait()  # for the folder
         provenance = {
             "skelact": skelact.__version__,
@@ -172,11 +172,11 @@ def train(
         shapes = {header.img_shape for header in dataset.headers()}
         if job.clips.normaliser == "published" and len(shapes) == 1 and (shape := shapes.pop()):
             provenance["img_shape"] = list(shape)  # pictures of another aspect ratio look otherwise to it
-        return _Run(job, settings, Path(out), folder, here, provenance, workers, progress).go(resume)
+        return _Run(job, settings, out, folder, here, provenance, workers, progress).go(resume)
 
 
 def train_streams(
-    data: str | Path, out: str | Path, settings: TrainSettings | None = None, **options: Any
+    data: str | Path, out: str | Path | None = None, settings: TrainSettings | None = None, **options: Any
 ) -> tuple[dict[str, TrainReport], dict[str, float]]:
     """Train the four streams one after another, each in a folder of its name.
 
@@ -194,18 +194,14 @@ def train_streams(
     Raises:
         SkelactError: as for ``train``.
     """
-    settings = _checked(settings)
+    settings, out = _checked(settings), _work_folder(data, out)
     for stream in STREAMS:  # rather than after hours with the streams before it
         if options.get("init") is not None:
             _start(options["init"], replace(settings, stream=stream), as_layout(options.get("layout")))
-        if not options.get("resume") and any((Path(out) / stream).glob("*.safetensors")):
-            raise SkelactError(
-                f"{Path(out) / stream} holds a run already; go on with --resume, or choose another --out"
-            )
+        if not options.get("resume") and any((out / stream).glob("*.safetensors")):
+            raise SkelactError(f"{out / stream} holds a run already; go on with --resume, or choose another --out")
     with processes(options.get("device")) as here:  # which all streams share: torchrun lets processes join once
-        reports = {
-            stream: train(data, Path(out) / stream, replace(settings, stream=stream), **options) for stream in STREAMS
-        }
+        reports = {stream: train(data, out / stream, replace(settings, stream=stream), **options) for stream in STREAMS}
     top1: dict[str, float] = {}
     labels = reports["joint"].val_labels
     scores = {stream: report.val_scores for stream, report in reports.items() if report.val_scores is not None}
@@ -215,7 +211,7 @@ def train_streams(
             fused = np.sum([weight * scores[stream] for stream, weight in weights.items()], axis=0)
             top1[name] = accuracy(fused, labels)
         if here.main:
-            with atomic_path(Path(out) / "streams.json") as part:
+            with atomic_path(out / "streams.json") as part:
                 part.write_text(json.dumps({"top1": top1}, indent=2) + "\n", encoding="utf-8")
     return reports, top1
 
@@ -224,6 +220,10 @@ def _checked(settings: TrainSettings | None) -> TrainSettings:
     if isinstance(settings, TrainSettings | None):
         return settings or TrainSettings()
     raise SkelactError(f"settings: expected skelact.TrainSettings(...), found {str(settings)[:100]}")
+
+
+def _work_folder(data: str | Path, out: str | Path | None) -> Path:
+    return Path("runs") / Path(data).stem if out is None else Path(out)
 
 
 def _opened(data: str | Path) -> tuple[AnnotationSet, str]:

@@ -241,6 +241,21 @@ def test_runs_are_not_mixed(data: Path, tmp_path: Path) -> None:
         train(data, tmp_path / "run", replace(TINY, epochs=2), resume=True, progress=False)
 
 
+@pytest.mark.parametrize(("stream", "best"), [("joint", "best.safetensors"), ("all", "bone/best.safetensors")])
+def test_without_out_a_run_goes_to_the_datasets_name(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str, best: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--epochs", "1", "--repeat", "1", "--batch-size", "8", "--clip-len", "16", "--quiet"]
+    command = ["train", str(data), "--stream", stream, *options]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "runs" / data.stem / best).is_file()
+    again = CliRunner().invoke(main, command)
+    assert again.exit_code == 1
+    assert "holds a run already; go on with --resume, or choose another --out" in again.stderr
+
+
 def test_a_run_of_an_older_version_goes_on(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It kept no setting that came later, which was as it is by default, and no hash of what it started from."""
     train(data, tmp_path / "start", replace(TINY, epochs=1), progress=False)
