@@ -27,6 +27,7 @@ from skelact.streams import TIMEOUT_S, LatestFrames
 from skelact.structures import Array, Frame, FramePoses, PoseSequence, Track, VideoInfo
 from skelact.timeline import MIN_DURATION_S, NO_SUBJECT_S, Event, ScoreGrid, Segmenter, Subject, TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, make_track
+from skelact.video import read_frames
 from skelact.windows import STEP_S, as_lengths, score_windows, windows_until
 
 SCHEMA_VERSION = 1
@@ -187,6 +188,8 @@ class LiveSession:
         if self._begun:
             raise SkelactError("live: a session is gone through once; make another one")
         self._begun = True
+        if self._frames.is_file:  # and won't wait while the network is compiled for its pictures
+            self._estimator.detect(next(read_frames(str(self.source))))
         with self._frames:
             last_s = 0.0
             for frame in self._frames:

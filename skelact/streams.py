@@ -41,6 +41,7 @@ class LatestFrames:
             given frames.
 
     Attributes:
+        is_file: whether the source is a video file.
         num_read: frames that the source gave.
         num_dropped: those of them that nobody looked at, as there was a newer one.
         num_reconnects: how often the source came back.
@@ -50,8 +51,8 @@ class LatestFrames:
         self.source = source
         self.timeout_s = timeout_s
         self.num_read = self.num_dropped = self.num_reconnects = 0
-        self._is_file = not _is_camera(source) and not _is_address(source)
-        self._reconnect = reconnect and not self._is_file
+        self.is_file = not _is_camera(source) and not _is_address(source)
+        self._reconnect = reconnect and not self.is_file
         self._newest: Frame | None = None
         self._error: BaseException | None = None
         self._ended = False
@@ -128,7 +129,7 @@ class LatestFrames:
     def _read(self) -> None:
         """Frames until the source ends or breaks off."""
         connected_again = self.num_read > 0
-        images = self._paced() if self._is_file else self._camera() if _is_camera(self.source) else self._stream()
+        images = self._paced() if self.is_file else self._camera() if _is_camera(self.source) else self._stream()
         for image in images:
             if self._stopped.is_set():
                 return

@@ -172,12 +172,31 @@ def test_what_is_done_at_the_end_of_a_video_ends_with_it(
     assert 1.6 < max(event.stop_s for event in events) < 1.75
 
 
+def test_a_video_starts_when_the_network_is_ready(
+    classifier: Path, waving: list[tuple[Any, Any, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For its first picture a network is compiled, which takes a second."""
+
+    class Compiled(Waving):
+        def detect(self, frame: Frame) -> FramePoses:
+            poses, self.delay_s = super().detect(frame), 0.0
+            return poses
+
+    monkeypatch.setattr("skelact.live_session.PoseModel", Compiled(waving, delay_s=1.5))
+    path = tmp_path / "a.mp4"
+    drawn_people.write_video(path, [waving[k % len(waving)][0] for k in range(30)], FPS)
+    session = skelact.live(path, classifier, **SMALL)
+    list(session)
+    assert session.report.num_dropped < 10
+
+
 # --- by another clock --------------------------------------------------------------------------------------------
 
 
 class Played:
     """Stands for ``streams.LatestFrames``: a minute of pictures in no time, each looked at for a tenth of a second."""
 
+    is_file = False
     num_read = num_dropped = num_reconnects = 0
 
     def __init__(self, source: object, timeout_s: float, reconnect: bool) -> None:
