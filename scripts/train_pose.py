@@ -256,6 +256,7 @@ class TimedPoseTrainer(PoseTrainer):
             for key, value in overrides.items():
                 if key not in {"model", "resume", "task"}:
                     setattr(self.args, key, value)
+            self.args.save_dir = None  # that of --out, wherever the checkpoint was made
 
     def get_model(self, *args: Any, **kwargs: Any) -> torch.nn.Module:
         """Build the network; NHWC memory is a third faster on the CPU too."""
