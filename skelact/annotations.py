@@ -26,7 +26,6 @@ from skelact.unpickling import load_pickle, pickle_errors
 
 logger = logging.getLogger("skelact")
 
-PICKLE_SUFFIXES = (".pkl", ".pickle")
 PICKLE_FPS = 30.0  # where a pickle does not tell
 MAX_CLASSES = 1 << 13  # more than the field's largest vocabularies; beyond, a label is no class index but a mistake
 MAX_NOTHING = 1 << 16  # frames, joints or persons of an array that holds no number
@@ -290,8 +289,6 @@ def open_annotations(path: str | Path, small: int = SMALL) -> AnnotationSet:
     Raises:
         SkelactError: as ``load_annotations``; later, if the file has been changed.
     """
-    if Path(path).is_dir():
-        raise SkelactError(f"{path}: expected a dataset, found a folder; skelact extract-poses makes one of its videos")
     if not Path(path).is_file() or Path(path).stat().st_size <= small:
         return load_annotations(path)
     with _collector_paused():

@@ -385,10 +385,6 @@ def info(
         raise click.UsageError("--plot and --show are for datasets, .pkl files")
     from skelact import inspect_checkpoint, writers
     from skelact.files import check_writable
-    from skelact.video import VIDEO_SUFFIXES
-
-    if path.lower().endswith(tuple(VIDEO_SUFFIXES)):
-        raise SkelactError(f"{path}: expected a checkpoint or a dataset, found a video; predict tells what is in it")
 
     if json_path not in (None, "-"):
         check_writable(str(json_path), [path, layout])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from skelact.errors import SkelactError, harmless
+from skelact.kinds import PICKLE_SUFFIXES
 
 if TYPE_CHECKING:
     from skelact.annotations import Annotation, AnnotationSet
@@ -42,8 +43,6 @@ def merge(sources: tuple[str, ...], out: str, half: bool | None) -> None:
 
 def is_dataset(path: str) -> bool:
     """Whether a file is to be read as a dataset."""
-    from skelact.annotations import PICKLE_SUFFIXES
-
     return Path(path).suffix.lower() in PICKLE_SUFFIXES
 
 

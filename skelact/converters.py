@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 import skelact
 from skelact.annotations import (
-    PICKLE_SUFFIXES,
     Annotation,
     AnnotationSet,
     load_annotations,
@@ -31,6 +30,7 @@ from skelact.annotations import (
 from skelact.cutting import cut_into_windows
 from skelact.errors import SkelactError
 from skelact.files import check_writable
+from skelact.kinds import PICKLE_SUFFIXES
 from skelact.labelling import Clip, label_clips, without
 from skelact.ntu import ntu_sample, read_skeleton
 from skelact.pose_json import (

@@ -19,12 +19,13 @@ import numpy as np
 from tqdm import tqdm
 
 import skelact
-from skelact.annotations import PICKLE_SUFFIXES, Annotation, AnnotationSet, save_annotations
+from skelact.annotations import Annotation, AnnotationSet, save_annotations
 from skelact.cleaning import Cleaning
 from skelact.clips import regular, tracks_keypoint
 from skelact.devices import num_gpus
 from skelact.errors import SkelactError
 from skelact.files import atomic_path, check_writable
+from skelact.kinds import PICKLE_SUFFIXES
 from skelact.labelling import Clip, Labels, find_clips, groups_of, label_clips, make_split, without
 from skelact.persons import main_persons
 from skelact.pipeline import DEFAULT_POSE_MODEL, estimate_poses

@@ -19,8 +19,9 @@ import numpy as np
 from skelact.annotations import MAX_CLASSES
 from skelact.errors import SkelactError
 from skelact.files import in_utf8, read_names
+from skelact.kinds import VIDEO_SUFFIXES
 from skelact.ntu import NTU120_CLASSES, is_ntu120, ntu_sample, ntu_splits
-from skelact.video import VIDEO_SUFFIXES, find_videos
+from skelact.video import find_videos
 from skelact.weights import NTU60_CLASSES
 
 logger = logging.getLogger("skelact")

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 import skelact
-from skelact.annotations import PICKLE_FPS, PICKLE_SUFFIXES, Annotation, fps_of, open_annotations
+from skelact.annotations import PICKLE_FPS, Annotation, fps_of, open_annotations
 from skelact.answers import LONGEST_CLIP_S, checked_granularity, predict_sequence
 from skelact.classifier import Classifier, check_takes_video
 from skelact.cleaning import Cleaning, clean_tracks
@@ -28,6 +28,7 @@ from skelact.elan import to_eaf
 from skelact.errors import SkelactError
 from skelact.faces import find_faces
 from skelact.files import check_writable, not_a_source, sha256_of
+from skelact.kinds import PICKLE_SUFFIXES, VIDEO_SUFFIXES
 from skelact.linking import clothes_colour
 from skelact.persons import rank_tracks
 from skelact.pose import PoseModel, check_backend, choose_pose_model
@@ -50,7 +51,7 @@ from skelact.structures import (
 from skelact.subtitles import to_srt, to_vtt
 from skelact.timeline import MIN_DURATION_S, TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER, Mending, Tracker, build_tracks, stretch, tracker_key
-from skelact.video import VIDEO_SUFFIXES, find_videos, probe_video, read_frames
+from skelact.video import find_videos, probe_video, read_frames
 from skelact.windows import STEP_S, as_lengths
 from skelact.writers import answers_before, to_json, versions, write_json, write_text
 

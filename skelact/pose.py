@@ -19,6 +19,7 @@ from skelact.backends import BACKENDS, PRECISIONS, Detections, OpenVinoNetwork, 
 from skelact.devices import choose_device, has_half
 from skelact.errors import SkelactError
 from skelact.files import cache_folder, sha256_of
+from skelact.kinds import MODEL_SUFFIXES, kind_of
 from skelact.shipped import shipped, shipped_path
 from skelact.skeleton import COCO
 from skelact.structures import Array, Frame, FramePoses
@@ -448,7 +449,8 @@ def _told_clearly(name: str) -> Any:
             raise SkelactError(
                 f"pose model {name}: refused, nothing was run: expected the layers of a YOLO model and nothing else"
             ) from error
+        found = None if os.path.isdir(name) else kind_of(name, MODEL_SUFFIXES)
+        found = found or f"what cannot be loaded ({type(error).__name__}: {reason[:160]})"
         raise SkelactError(
-            f"pose model {name}: expected a YOLO pose model (.pt, .onnx, .engine, an OpenVINO folder), "
-            f"but it cannot be loaded ({type(error).__name__}: {reason[:160]})"
+            f"pose model {name}: expected a YOLO pose model (.pt, .onnx, .engine, an OpenVINO folder), found {found}"
         ) from error

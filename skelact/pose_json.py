@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from skelact.errors import SkelactError
+from skelact.kinds import JSON_SUFFIXES, kind_of
 from skelact.skeleton import COCO, OPENPOSE, Layout
 from skelact.structures import Array
 
@@ -111,7 +112,8 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise SkelactError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:
-        raise SkelactError(f"{path}: expected JSON, found a damaged or another file ({error})") from None
+        found = kind_of(path, JSON_SUFFIXES) or f"a damaged or another file ({error})"
+        raise SkelactError(f"{path}: expected JSON, found {found}") from None
 
 
 def split_number(name: str) -> tuple[str, int | None]:

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from skelact.annotations import PICKLE_SUFFIXES
 from skelact.errors import SkelactError
 from skelact.faces import blur_faces, faces_around
+from skelact.kinds import PICKLE_SUFFIXES
 from skelact.lettering import INK, PAPER, TRACK_COLORS, Color, draw_text, text_width
 from skelact.roi import Region
 from skelact.skeleton import LAYOUTS, Layout

@@ -25,6 +25,7 @@ import numpy as np
 from skelact.calibration import UNKNOWN
 from skelact.errors import SkelactError
 from skelact.files import check_writable
+from skelact.kinds import JSON_SUFFIXES, kind_of
 from skelact.render import MIN_SCORE, bones
 from skelact.skeleton import LAYOUTS
 from skelact.strip import clock
@@ -101,7 +102,7 @@ def _load(path: Path) -> Any:
     except FileNotFoundError:
         raise SkelactError(f"{path}: no such file; skelact predict VIDEO --json {path} makes it") from None
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = kind_of(path, JSON_SUFFIXES) or (error.strerror if isinstance(error, OSError) else error)
         raise SkelactError(f"{path}: expected the JSON of skelact predict, found {reason}") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:

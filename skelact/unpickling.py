@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from skelact.errors import SkelactError
+from skelact.kinds import MODEL_SUFFIXES, PICKLE_SUFFIXES, kind_of
 
 # What unpickling a file that is no pickle, or half of one, raises.
 MALFORMED = (
@@ -211,14 +212,17 @@ def pickle_errors(path: str | Path) -> Iterator[None]:
     except FileNotFoundError:
         raise SkelactError(f"{path}: no such file") from None
     except OSError as error:
+        if Path(path).is_dir():
+            raise SkelactError(f"{path}: expected a pickle, found {kind_of(path)}") from None
         raise SkelactError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Refused as error:
         raise SkelactError(
             f"{path}: refused, nothing was run: expected arrays and plain containers, but {_in_one_line(error)}"
         ) from None
     except MALFORMED as error:
-        found = f"{type(error).__name__}: {_in_one_line(error)}"
-        raise SkelactError(f"{path}: expected a pickle, found another or a damaged file ({found})") from None
+        other = f"another or a damaged file ({type(error).__name__}: {_in_one_line(error)})"
+        found = kind_of(path, PICKLE_SUFFIXES) or other
+        raise SkelactError(f"{path}: expected a pickle, found {found}") from None
 
 
 def _in_one_line(error: Exception) -> str:
@@ -319,9 +323,8 @@ def load_torch(path: Path) -> Any:
     except OSError as error:
         raise SkelactError(f"{path}: cannot be read ({error.strerror or error})") from None
     except MALFORMED:
-        raise SkelactError(
-            f"{path}: expected a checkpoint of skelact, mmaction2 or PYSKL, found another or a damaged file"
-        ) from None
+        found = kind_of(path, MODEL_SUFFIXES) or "another or a damaged file"
+        raise SkelactError(f"{path}: expected a checkpoint of skelact, mmaction2 or PYSKL, found {found}") from None
 
 
 def _is_torchscript(file: io.BytesIO) -> bool:

@@ -22,14 +22,12 @@ import numpy as np
 
 from skelact.errors import SkelactError
 from skelact.files import atomic_path
+from skelact.kinds import VIDEO_SUFFIXES, kind_of
 from skelact.structures import Array, Frame, VideoInfo
 
 logger = logging.getLogger("skelact")
 
 Item = TypeVar("Item")
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
-)
 # Titles that are no UTF-8 are no reason to refuse a video; PyAV 19 has no such option, for it takes them.
 ANY_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 DEFAULT_FPS, MAX_FPS = 30.0, 1000.0  # the first where a container claims nothing, or the second and more
@@ -386,7 +384,8 @@ def _why_not_opened(path: Path, error: Exception) -> str:
     if start[4:] in (b"ftyp", b"mdat", b"moov", b"free", b"wide", b"skip"):
         return "expected a whole mp4, found one cut short, without its index (moov); copy or record it again"
     reason = getattr(error, "strerror", None) or error
-    return f"expected a video, found another kind of file or a damaged one ({reason}); give another file"
+    other = f"another kind of file or a damaged one ({reason}); give another file"
+    return f"expected a video, found {kind_of(path, VIDEO_SUFFIXES) or other}"
 
 
 def _undecodable(path: str | Path, stream: Any) -> SkelactError:

@@ -214,10 +214,34 @@ def test_options_of_timelines_ask_for_one(films: dict[str, Film], model: Path) -
     assert json.loads(result.stdout)["results"][0]["granularity"] == "timeline"
 
 
-def test_info_of_a_video_names_the_command_for_it(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["info", str(tmp_path / "a.MP4")])
+@pytest.mark.parametrize(
+    ("command", "name", "expected"),
+    [
+        ("info", "a.MP4", "expected a checkpoint of skelact, mmaction2 or PYSKL, found a video; skelact predict tells"),
+        ("train", "a.mp4", "expected a pickle, found a video; skelact predict tells what is in it"),
+        ("test", "a.safetensors", "expected a pickle, found a network; give it as --model"),
+        ("fuse", "a.csv", "expected a pickle, found text"),
+        ("fuse", "videos", "expected a pickle, found a folder; skelact extract-poses makes a dataset of its videos"),
+        ("train", "a.json", "expected a pickle, found JSON; skelact convert makes a dataset of poses in it"),
+        ("predict", "a.json", "expected a video, found JSON"),
+        ("train", "empty.pkl", "expected a pickle, found an empty file; copy or download it again"),
+        ("train", "a.pkl", "expected a pickle, found another or a damaged file"),
+        ("predict --model", "a.pkl", "expected a checkpoint of skelact, mmaction2 or PYSKL, found a pickle;"),
+        ("report --out a.html", "a.mp4", "expected the JSON of skelact predict, found a video"),
+    ],
+)
+def test_a_file_given_for_another_is_told_by_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, name: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("videos").mkdir()
+    if name != "videos":
+        Path(name).write_bytes(b"" if name == "empty.pkl" else b"\x00\x00\x00 neither one nor the other")
+    arguments = [*command.split(), name] + (["b.mp4"] if command.endswith("--model") else [])
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
-    assert "found a video; predict tells what is in it" in result.stderr
+    assert f"{name}: {expected}" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_the_library_is_there_on_first_use() -> None:
@@ -564,7 +588,7 @@ ERRORS: list[tuple[Build, tuple[str, ...]]] = [
     (misspelt_model, ("'ntu60-2d-jiont' is neither a file nor a zoo name", "did you mean ntu60-2d-joint")),
     (hostile_model, ("hostile.pth: refused, nothing was run: expected weights", "save the state dict alone")),
     (other_checkpoint, ("other.pth: expected ST-GCN++ weights", "found keys weight, bias")),
-    (video_as_model, ("wave.mp4: expected a checkpoint of skelact, mmaction2 or PYSKL, found another",)),
+    (video_as_model, ("wave.mp4: expected a checkpoint of skelact, mmaction2 or PYSKL, found a video",)),
     (wrong_layout, ("has 17 joints, but layout 'nturgb+d' has 25", "give the layout that it was trained with")),
     (unknown_layout, ("layout 'coca': neither a file nor one of coco, nturgb+d, openpose",)),
     (openpose_model, ("takes layout 'openpose' (18 joints)", "take a model for layout 'coco'")),

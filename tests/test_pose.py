@@ -195,16 +195,16 @@ def test_a_damaged_file(untrained: MakeModel, tmp_path: Path) -> None:
     whole = untrained().read_bytes()
     (tmp_path / "empty.pt").touch()
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
-    for name in ("empty.pt", "cut.pt"):
-        with pytest.raises(SkelactError, match=rf"{name}: expected a YOLO pose model \(.pt, .onnx, .*cannot be loaded"):
+    for name, found in (("empty.pt", "an empty file"), ("cut.pt", "what cannot be loaded")):
+        with pytest.raises(SkelactError, match=rf"{name}: expected a YOLO pose model \(.pt, .onnx, .*found {found}"):
             PoseModel(tmp_path / name, "cpu")
 
 
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("I am no model")
     (tmp_path / "folder").mkdir()
-    for name in ("notes.txt", "folder"):
-        with pytest.raises(SkelactError, match=rf"{name}: expected a YOLO pose model \(.pt, .onnx, .*cannot be loaded"):
+    for name, found in (("notes.txt", "text"), ("folder", "what cannot be loaded")):
+        with pytest.raises(SkelactError, match=rf"{name}: expected a YOLO pose model \(.pt, .onnx, .*found {found}"):
             PoseModel(tmp_path / name, "cpu")
 
 

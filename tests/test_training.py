@@ -305,7 +305,7 @@ def test_data_that_do_not_train(tmp_path: Path, change: dict[str, Any], message:
 
 
 def test_a_folder_of_videos_is_no_dataset_yet(tmp_path: Path) -> None:
-    with pytest.raises(SkelactError, match="expected a dataset, found a folder; skelact extract-poses makes one"):
+    with pytest.raises(SkelactError, match="expected a pickle, found a folder; skelact extract-poses makes a"):
         train(tmp_path, tmp_path / "run", TINY, progress=False)
 
 
