@@ -68,8 +68,30 @@ def _sent_again(dropped: sys.UnraisableHookArgs) -> None:
         threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
 
 
+def _debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """``--debug`` behind a command says what it says before it."""
+    if value:
+        context.find_root().params["debug"] = True
+        _set_levels(debug=True)
+
+
+def _set_levels(debug: bool) -> None:
+    logging.getLogger().setLevel(logging.DEBUG if debug else logging.WARNING)
+    logging.getLogger("skelact").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
 class SkelactGroup(click.Group):
     """Turns errors into one line on stderr and exit code 1; ``--debug`` shows the traceback."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, which takes ``--debug`` too."""
+        for each in getattr(cmd, "commands", {"": cmd}).values():
+            each.params.append(
+                click.Option(
+                    ["--debug"], is_flag=True, expose_value=False, callback=_debug, help="Show the traceback of errors."
+                )
+            )
+        super().add_command(cmd, name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -128,8 +150,8 @@ def main(debug: bool) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # it can't write all names, as on Windows
     handler = logging.StreamHandler()
     handler.setFormatter(_Harmless("%(levelname)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.DEBUG if debug else logging.WARNING)
-    logging.getLogger("skelact").setLevel(logging.DEBUG if debug else logging.INFO)
+    logging.basicConfig(handlers=[handler])
+    _set_levels(debug)
     for name in ("matplotlib", "PIL", "libav", "filelock", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

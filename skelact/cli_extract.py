@@ -11,7 +11,8 @@ from skelact import cli_options
 from skelact.errors import harmless
 
 # Options that change how the work is done and not what comes out; they stay out of the provenance.
-_HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--backend", "--offline", "--quiet")
+_HOW = ("--out", "--workers", "--engine", "--ray-address", "--device", "--backend")
+_HOW_FLAGS = ("--offline", "--quiet", "--debug")
 
 
 @click.command("extract-poses")
@@ -92,7 +93,7 @@ def _command(arguments: list[str]) -> list[str]:
         if skip:
             skip = False
         elif argument.partition("=")[0] in _HOW:
-            skip = argument not in ("--offline", "--quiet") and "=" not in argument
-        else:
+            skip = "=" not in argument
+        elif argument not in _HOW_FLAGS:
             kept.append(argument)
     return kept

@@ -662,6 +662,9 @@ def test_debug_shows_the_traceback(films: dict[str, Film]) -> None:
     assert "Traceback" not in plain.stderr
     assert debug.stderr.startswith("Traceback")
     assert debug.stderr.rstrip().splitlines()[-1].startswith("skelact.errors.SkelactError: 'nope' is not in the zoo")
+    for behind in (("fuse", "nope.pkl", "--debug"), ("weights", "path", "--debug", "nope")):
+        assert isinstance(skelact_with(*behind).exception, SkelactError)
+    assert isinstance(skelact_with("fuse", "nope.pkl").exception, SystemExit)
 
 
 # --- odd things that users have --------------------------------------------------------------------------------------
