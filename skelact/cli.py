@@ -268,10 +268,8 @@ def predict(
         raise click.UsageError(f"--{option} is of --granularity timeline, not of {options['granularity']}")
     if options["blur_faces"] and not options["out_video"]:
         raise click.UsageError("--blur-faces hides faces in the overlay: add --out-video")
-    outputs = (json_path, csv_path, *(options[kind] for kind in ("out_video", "srt", "vtt", "eaf")))
-    files = [path for path in outputs if path not in (None, "-")]
-    if len({os.path.abspath(str(path)) for path in files}) < len(files):
-        raise click.UsageError("--json, --csv, --out-video, --srt, --vtt, --eaf: expected a path of its own for each")
+    outputs = {f"--{kind.replace('_', '-')}": options[kind] for kind in ("out_video", "srt", "vtt", "eaf")}
+    cli_options.apart(("--json", json_path), ("--csv", csv_path), *outputs.items())
     from pathlib import Path
 
     from skelact import pipeline, writers
@@ -398,6 +396,7 @@ def info(
     """
     if (show is None) != (out is None):
         raise click.UsageError("--show and --out go together")
+    cli_options.apart(("--json", json_path), ("--plot", plot), ("--out", out))
     if is_dataset(path):
         if stream:
             raise click.UsageError("--stream is for checkpoints")

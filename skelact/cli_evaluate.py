@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -53,7 +52,7 @@ def test(data: str, models: tuple[str, ...], clips: str, json_path: str | None, 
     Example:
         skelact test dataset.pkl --model runs/mine/best.safetensors --plot confusion.png
     """
-    _start(json_path, quiet, [data, *models, options["layout"]], options["dump"], options["plot"])
+    _start(json_path, quiet, [data, *models, options["layout"]], options)
     import skelact
 
     evaluation = skelact.test(data, models, clips=int(clips), progress=not quiet, **options)
@@ -80,20 +79,18 @@ def fuse(dumps: tuple[str, ...], json_path: str | None, quiet: bool, **options: 
     Example:
         skelact fuse joint.pkl bone.pkl --fusion-weights 1,1
     """
-    _start(json_path, quiet, [*dumps, options["labels"]], options["dump"], options["plot"])
+    _start(json_path, quiet, [*dumps, options["labels"]], options)
     import skelact
 
     evaluation = skelact.fuse(dumps, **options)
     _finish(evaluation, " + ".join(dumps), json_path)
 
 
-def _start(json_path: str | None, quiet: bool, sources: Sequence[str | None], *outputs: str | None) -> None:
+def _start(json_path: str | None, quiet: bool, sources: Sequence[str | None], outputs: dict[str, Any]) -> None:
     """Refuse outputs that can't be written, before the work."""
     from skelact.files import check_writable
 
-    files = [path for path in (json_path, *outputs) if path not in (None, "-")]
-    if len({os.path.abspath(str(path)) for path in files}) < len(files):
-        raise click.UsageError("--json, --dump and --plot: expected a path of its own for each")
+    cli_options.apart(("--json", json_path), ("--dump", outputs["dump"]), ("--plot", outputs["plot"]))
     if json_path not in (None, "-"):
         check_writable(str(json_path), sources)
     cli_options.hush(quiet)

@@ -44,8 +44,10 @@ def export(
         raise click.UsageError("expected --format or --out")
     import skelact
     from skelact import writers
+    from skelact.exporting import files_of
     from skelact.files import check_writable
 
+    cli_options.apart(("--json", json_path), *(("--out", path) for path in files_of(model, out, format)))
     if json_path not in (None, "-"):
         check_writable(str(json_path), [model, layout])
     report = skelact.export(model, out, format, stream=stream, layout=layout, command=["skelact", *sys.argv[1:]])

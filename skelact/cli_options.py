@@ -15,6 +15,8 @@ from skelact.ranges import ENDLESS, RANGES
 from skelact.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from skelact.roi import Region
 
 
@@ -78,6 +80,17 @@ def names_in(class_names: str | None) -> list[str] | None:
     from skelact.files import read_names
 
     return (read_names(class_names, "class names") or None) if class_names else None
+
+
+def apart(*outputs: tuple[str, str | Path | None]) -> None:
+    """Refuse a path for two outputs, each told by its option; the second would replace the first."""
+    written: dict[str, str] = {}
+    for option, path in outputs:
+        if path in (None, "-"):
+            continue
+        other = written.setdefault(os.path.realpath(str(path)), option)
+        if other != option:
+            raise click.UsageError(f"{other} and {option}: expected a path of its own for each, found {path} for both")
 
 
 class RecipeOption(click.Option):

@@ -96,14 +96,14 @@ def export(
         SkelactError: the model is missing, refused or fused, a package is missing, the file can't be written, or it
             gives other logits.
     """
-    format, suffix = _format_of(out, format)
+    files = files_of(model, out, format)
+    out, format = files[0], _format_of(out, format)[0]
     _check_single(model)
     classifier = Classifier([model], stream=stream, layout=layout, device="cpu")
     (member,), (network,) = classifier.members, classifier.networks
     if isinstance(member.checkpoint, ExportedCheckpoint):
         raise SkelactError(f"{model}: is an export already; export the checkpoint that it was made from")
-    out = Path(out) if out is not None else _beside(model, suffix)
-    for path in (out, out.with_suffix(".bin")) if format == "openvino" else (out,):
+    for path in files:
         check_writable(path, [member.path])
     write, packages = _WRITERS[format]
     made_by = {**versions(), **{name: import_extra(name, format).__version__ for name in packages}}
@@ -129,6 +129,17 @@ def export(
             with atomic_path(out.with_name(file.name)) as part:
                 shutil.copyfile(file, part)
     return ExportReport(str(out), format, sum(BATCHES), BATCHES, difference, largest, made_by)
+
+
+def files_of(model: str | Path, out: str | Path | None = None, format: str | None = None) -> tuple[Path, ...]:
+    """The files that ``export`` writes: the one that is given as a model, and OpenVINO's weights beside it.
+
+    Args:
+        model, out, format: as for ``export``.
+    """
+    format, suffix = _format_of(out, format)
+    path = _beside(model, suffix) if out is None else Path(out)
+    return (path, path.with_suffix(".bin")) if format == "openvino" else (path,)
 
 
 def compare(one: nn.Module, other: nn.Module, shape: tuple[int, ...]) -> tuple[float, float]:

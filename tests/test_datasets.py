@@ -787,6 +787,14 @@ def test_info_prints_a_report(tmp_path: Path, run: Any) -> None:
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_info_writes_no_two_outputs_into_one_file(tmp_path: Path, run: Any) -> None:
+    save_annotations(with_defects(), tmp_path / "defects.pkl")
+    result = run("info", tmp_path / "defects.pkl", "--plot", tmp_path / "a.png", "--json", tmp_path / "a.png")
+    assert result.exit_code == 2
+    assert "--json and --plot: expected a path of its own for each" in result.stderr
+    assert not (tmp_path / "a.png").exists()
+
+
 def test_info_as_json(tmp_path: Path, run: Any) -> None:
     save_annotations(with_defects(), tmp_path / "defects.pkl")
     result = run("info", tmp_path / "defects.pkl", "--json", "-")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -184,6 +185,21 @@ def test_info_tells_the_same_of_both(model: Path, exported: Path) -> None:
     assert made_by["checkpoint"] == "small.safetensors"
     assert len(made_by["checkpoint_sha256"]) == 64
     assert made_by["versions"]["skelact"] == skelact.__version__
+
+
+@pytest.mark.parametrize(
+    ("outputs", "json_path"),
+    [(("--out", "a.onnx"), "./a.onnx"), (("--out", "a.xml"), "a.bin"), (("--format", "onnx"), "small.onnx")],
+)
+def test_the_check_does_not_replace_the_export(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: tuple[str, ...], json_path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(model, "small.safetensors")
+    result = run("export", "small.safetensors", *outputs, "--json", json_path)
+    assert result.exit_code == 2
+    assert "--json and --out: expected a path of its own for each" in result.stderr
+    assert os.listdir() == ["small.safetensors"]
 
 
 def test_the_command_is_in_its_record(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
