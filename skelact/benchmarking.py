@@ -36,7 +36,7 @@ from skelact.structures import Frame, PoseSequence, SourceResult
 from skelact.timeline import TimelineSettings
 from skelact.tracking import DEFAULT_TRACKER
 from skelact.video import VideoWriter, probe_video, read_frames
-from skelact.writers import SCHEMA_VERSION, versions
+from skelact.writers import versions
 
 READY_FRAMES = 48  # kept in memory for the stages that are timed alone: 300 MB at 1080p
 MIN_STAGE_S = 1.0  # how long each is timed in a round, at least
@@ -100,9 +100,9 @@ class BenchmarkReport:
     overlay: Run
     versions: dict[str, str]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """In JSON types."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        return asdict(self)
 
 
 def benchmark(

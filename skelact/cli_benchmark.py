@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -49,7 +50,7 @@ def benchmark(
     if json_path != "-":
         _print(source, report)
     if json_path:
-        writers.write_json(report.to_json(), json_path)
+        writers.write_json(writers.record(sys.argv[1:], report.to_dict()), json_path)
 
 
 def _print(source: str, report: BenchmarkReport) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import click
@@ -99,6 +100,7 @@ def convert(
         out,
         source_format=source_format,
         progress=not quiet,
+        command=["skelact", *sys.argv[1:]],
         **options,
     )
     dataset = conversion.dataset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def merge(sources: tuple[str, ...], out: str, half: bool | None) -> None:
     """
     import skelact
 
-    merged = skelact.merge(sources, out, half)
+    merged = skelact.merge(sources, out, half, command=["skelact", *sys.argv[1:]])
     classes = f", {len(merged.class_names)} classes" if merged.class_names else ""
     click.echo(f"{out}: {len(merged.annotations)} samples{classes}", err=True)
 
@@ -71,7 +72,7 @@ def dataset_info(
     if plot is not None:
         plot_report(report, plot)
     if json_path is not None:
-        writers.write_json({"schema_version": writers.SCHEMA_VERSION, "dataset": report.to_dict()}, json_path)
+        writers.write_json(writers.record(sys.argv[1:], {"dataset": report.to_dict()}), json_path)
     if json_path != "-":
         _print_dataset(report)
 

@@ -52,7 +52,7 @@ def export(
         check_writable(str(json_path), [model, layout])
     report = skelact.export(model, out, format, stream=stream, layout=layout, command=["skelact", *sys.argv[1:]])
     if json_path:
-        writers.write_json({"schema_version": writers.SCHEMA_VERSION, "export": report.to_dict()}, json_path)
+        writers.write_json(writers.record(sys.argv[1:], {"export": report.to_dict()}), json_path)
     if json_path != "-":
         batches = ", ".join(map(str, report.batch_sizes))
         click.echo(

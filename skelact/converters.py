@@ -117,6 +117,7 @@ def convert(
     step_s: float | None = None,
     half: bool = False,
     progress: bool = True,
+    command: Sequence[str] = (),
 ) -> Conversion:
     """Convert files to an annotation pickle.
 
@@ -139,6 +140,7 @@ def convert(
         step_s: from one window to the next; None: half a window.
         half: float16 on disk.
         progress: draw a bar on stderr, if that is a terminal.
+        command: the command line, for the provenance.
 
     Returns:
         The dataset, and what was skipped because it is damaged; the rest is not lost.
@@ -169,12 +171,16 @@ def convert(
         raise SkelactError(_why_nothing(paths, source_format, skipped, excluded))
     dataset = _with_labels(_with_layout(dataset, samples, TARGET_LAYOUTS.get(to_layout or "")), samples, labels)
     names = {annotation.frame_dir for annotation in dataset.annotations}
+    before = dataset.provenance.get("commands_before")
+    before = before if isinstance(before, list) else []
     provenance = {
         **dataset.provenance,
+        **({"commands_before": [*before, dataset.provenance["command"]]} if "command" in dataset.provenance else {}),
         **({} if window_s is None else {"window_s": window_s}),
         "converted_from": source_format,
         "sources": [path.resolve().name for path in paths],
         "skelact": skelact.__version__,
+        "command": list(command),
     }
     dataset = replace(
         dataset,

@@ -21,7 +21,13 @@ logger = logging.getLogger("skelact")
 NAMED = 3  # samples that an error names
 
 
-def merge(sources: Iterable[str | Path], out: str | Path | None = None, half: bool | None = None) -> AnnotationSet:
+def merge(
+    sources: Iterable[str | Path],
+    out: str | Path | None = None,
+    half: bool | None = None,
+    *,
+    command: Sequence[str] = (),
+) -> AnnotationSet:
     """Join datasets: their samples, splits and classes.
 
         skelact.merge(["mine.pkl", "yours.pkl"], "ours.pkl")
@@ -32,6 +38,7 @@ def merge(sources: Iterable[str | Path], out: str | Path | None = None, half: bo
         sources: two annotation pickles or more.
         out: where to write the result; None writes nothing.
         half: float16 on disk; None if all sources are so.
+        command: the command line, for the provenance.
 
     Returns:
         The joined dataset, whose samples are read from the sources when they are asked for.
@@ -58,7 +65,7 @@ def merge(sources: Iterable[str | Path], out: str | Path | None = None, half: bo
         split=_join_splits(datasets),
         class_names=class_names,
         layout=first.layout,
-        provenance=_join_provenance(datasets),
+        provenance=_join_provenance(datasets, command),
         dtype="float16" if (halves if half is None else half) else "float32",
         layout_guessed=all(dataset.layout_guessed for dataset in datasets.values()),
     )
@@ -198,16 +205,16 @@ def _join_splits(datasets: Mapping[str, AnnotationSet]) -> dict[str, tuple[str, 
     return {split: tuple(names) for split, names in splits.items()}
 
 
-def _join_provenance(datasets: Mapping[str, AnnotationSet]) -> dict[str, Any]:
-    """What all have in common, and the rest of each."""
+def _join_provenance(datasets: Mapping[str, AnnotationSet], command: Sequence[str]) -> dict[str, Any]:
+    """What all have in common, and the rest of each, such as the command that made it."""
     provenances = [dict(dataset.provenance) for dataset in datasets.values()]
     common = {
         key: value
         for key, value in provenances[0].items()
-        if all(key in other and repr(other[key]) == repr(value) for other in provenances)
+        if key != "command" and all(key in other and repr(other[key]) == repr(value) for other in provenances)
     }
     merged = [
         {"file": Path(source).name, **{key: value for key, value in provenance.items() if key not in common}}
         for source, provenance in zip(datasets, provenances, strict=True)
     ]
-    return {**common, "skelact": skelact.__version__, "merged": merged}
+    return {**common, "skelact": skelact.__version__, "command": list(command), "merged": merged}

@@ -180,6 +180,16 @@ def versions() -> dict[str, str]:
     }
 
 
+def record(command: Sequence[str], content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a command found, after what the JSON of every command begins with.
+
+    Args:
+        command: the command line, without the name of the program.
+        content: in JSON types.
+    """
+    return {"schema_version": SCHEMA_VERSION, "command": ["skelact", *command], "versions": versions(), **content}
+
+
 def write_text(text: str, path: str) -> None:
     """To a file, all or nothing, or to stdout for ``-``."""
     lines = "\n".join(map(printable, text.split("\n")))

@@ -42,7 +42,9 @@ def told(video: Path, *arguments: object) -> tuple[dict[str, Any], str]:
     options = ["--model", str(model), "--device", "cpu", "--clips", "1", "--json", str(video.with_name("out.json"))]
     result = CliRunner().invoke(main, ["benchmark", str(video), *options, *map(str, arguments)])
     assert result.exit_code == 0, result.stderr
-    return json.loads(video.with_name("out.json").read_text()), result.stdout
+    content = json.loads(video.with_name("out.json").read_text())
+    assert (content["schema_version"], content["command"][0]) == (1, "skelact")
+    return content, result.stdout
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -686,19 +687,22 @@ def test_layouts_that_do_not_convert() -> None:
         convert_layout(np.zeros((1, 2)), None, Layout("dot", ("dot",), (), 0), COCO)
 
 
-def test_a_pickle_gets_another_layout_and_keeps_the_rest(tmp_path: Path) -> None:
+def test_a_pickle_gets_another_layout_and_keeps_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keypoint = np.stack([A])[..., :2].astype(np.float32)
     annotation = Annotation("a", keypoint, np.stack([A])[..., 2], (720, 1280), 1, {"fps": 24.0})
-    provenance = {"pose_model": "yolo"}
+    provenance = {"pose_model": "yolo", "command": ["skelact", "extract-poses"]}
     save_annotations(
         AnnotationSet([annotation], {"train": ("a",)}, ("x", "y"), "coco", provenance), tmp_path / "in.pkl"
     )
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/skelact", "convert", "in.pkl"])
     dataset = converted(tmp_path, tmp_path / "in.pkl", "--to-layout", "openpose")
     (new,) = dataset.annotations
     assert dataset.layout == "openpose"
     assert dataset.split == {"train": ("a",)}
     assert dataset.class_names == ("x", "y")
     assert dataset.provenance["pose_model"] == "yolo"
+    assert dataset.provenance["command"] == ["skelact", "convert", "in.pkl"]
+    assert dataset.provenance["commands_before"] == [["skelact", "extract-poses"]]
     assert (new.label, new.img_shape, new.extra["fps"]) == (1, (720, 1280), 24)
     expected, _ = convert_layout(keypoint, annotation.keypoint_score, COCO, OPENPOSE)
     np.testing.assert_array_equal(new.keypoint, expected)

@@ -649,7 +649,7 @@ def test_classes_are_joined_by_name(tmp_path: Path) -> None:
         split={"train": ("c", "d"), "test": ("e",)},
         provenance={"pose_model": "yolo", "command": ["two"]},
     )
-    merged = merge([one, two], tmp_path / "both.pkl")
+    merged = merge([one, two], tmp_path / "both.pkl", command=["merge", "one.pkl", "two.pkl"])
     for dataset in (merged, load_annotations(tmp_path / "both.pkl")):
         assert dataset.class_names == ("walk", "wave", "fall")
         assert [(a.frame_dir, a.label) for a in dataset.annotations] == [
@@ -657,6 +657,7 @@ def test_classes_are_joined_by_name(tmp_path: Path) -> None:
         ]
         assert dataset.split == {"train": ("a", "c", "d"), "val": ("b",), "test": ("e",)}
         assert dataset.provenance["pose_model"] == "yolo"
+        assert dataset.provenance["command"] == ["merge", "one.pkl", "two.pkl"]
         assert [part["command"] for part in dataset.provenance["merged"]] == [["one"], ["two"]]
         assert [part["file"] for part in dataset.provenance["merged"]] == ["one.pkl", "two.pkl"]
         assert dataset.dtype == "float16"
@@ -795,11 +796,13 @@ def test_info_writes_no_two_outputs_into_one_file(tmp_path: Path, run: Any) -> N
     assert not (tmp_path / "a.png").exists()
 
 
-def test_info_as_json(tmp_path: Path, run: Any) -> None:
+def test_info_as_json(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     save_annotations(with_defects(), tmp_path / "defects.pkl")
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/skelact", "info", "defects.pkl"])
     result = run("info", tmp_path / "defects.pkl", "--json", "-")
     report = json.loads(result.stdout)
-    assert report["schema_version"] == 1
+    assert (report["schema_version"], report["command"]) == (1, ["skelact", "info", "defects.pkl"])
+    assert report["versions"]["skelact"] == skelact.__version__
     assert report["dataset"] == json.loads(json.dumps(skelact.inspect_dataset(tmp_path / "defects.pkl").to_dict()))
     assert isinstance(skelact.inspect_dataset(tmp_path / "defects.pkl"), DatasetReport)
 

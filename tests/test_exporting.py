@@ -121,7 +121,9 @@ def test_an_export_is_checked_with_random_inputs(model: Path, tmp_path: Path, fo
     assert result.exit_code == 0, result.output
     assert "20 random inputs in batches of 1, 2, 3, 4, 10: logits up to" in result.stdout
     assert result.stderr == ""
-    check = json.loads((tmp_path / "check.json").read_text())["export"]
+    written = json.loads((tmp_path / "check.json").read_text())
+    assert (written["schema_version"], written["command"][0]) == (1, "skelact")
+    check = written["export"]
     assert check["path"] == str(tmp_path / f"small{SUFFIXES[format]}"), "beside the checkpoint"
     assert check["max_difference"] < 1e-4 < 0.1 < check["max_logit"]
     assert set(check["versions"]) == {"skelact", "python", "torch", "numpy", *PACKAGES[format]}
