@@ -8,13 +8,14 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
+from tqdm import tqdm
 
 from skelact.errors import SkelactError
 from skelact.files import atomic_path, cache_folder, sha256_of
@@ -199,7 +200,7 @@ class StoredAnnotations(Sequence[Annotation]):
         return array.copy()
 
 
-def save_annotations(dataset: AnnotationSet, path: str | Path, half: bool = False) -> None:
+def save_annotations(dataset: AnnotationSet, path: str | Path, half: bool = False, progress: bool = False) -> None:
     """Write a dataset as PYSKL and mmaction2 read it, all or nothing.
 
     Args:
@@ -207,9 +208,11 @@ def save_annotations(dataset: AnnotationSet, path: str | Path, half: bool = Fals
         path: of the pickle.
         half: float16 on disk, as the published files are: half the size, and joints are rounded to 1 px above 1024
             and to 2 px above 2048.
+        progress: draw a bar on stderr, if that is a terminal.
     """
     dtype = np.float16 if half else np.float32
-    samples = _Samples(dataset.annotations, dtype)
+    bar = tqdm(dataset.annotations, desc=Path(path).name, unit=" samples", disable=None if progress else True)
+    samples = _Samples(bar, dtype)
     content: dict[str, Any] = {
         "split": {name: list(names) for name, names in dataset.split.items()},
         "annotations": list(samples) if isinstance(dataset.annotations, list | tuple) else samples,
@@ -243,7 +246,7 @@ def _for_numpy_1() -> Iterator[None]:
 class _Samples:
     """Pickled as a list, of which one sample after the other is made and forgotten."""
 
-    def __init__(self, annotations: Sequence[Annotation], dtype: type) -> None:
+    def __init__(self, annotations: Iterable[Annotation], dtype: type) -> None:
         self._annotations, self._dtype = annotations, dtype
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

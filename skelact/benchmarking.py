@@ -31,6 +31,7 @@ from skelact.ranges import check_numbers
 from skelact.render import Overlay, draw_result
 from skelact.runner import available_cores
 from skelact.shipped import DEFAULT_MODEL
+from skelact.skeleton import Layout
 from skelact.strip import Current, Strip
 from skelact.structures import Frame, PoseSequence, SourceResult
 from skelact.timeline import TimelineSettings
@@ -115,6 +116,8 @@ def benchmark(
     device: str | None = None,
     tracker: str = DEFAULT_TRACKER,
     clips: int = 10,
+    stream: str | None = None,
+    layout: Layout | str | Path | None = None,
     rounds: int = 3,
     progress: bool = True,
 ) -> BenchmarkReport:
@@ -124,7 +127,7 @@ def benchmark(
 
     Args:
         source: a video.
-        model, pose_model, backend, precision, device, tracker, clips: as for ``predict``.
+        model, pose_model, backend, precision, device, tracker, clips, stream, layout: as for ``predict``.
         rounds: how often all is timed; the best counts.
         progress: a bar on stderr.
 
@@ -138,7 +141,8 @@ def benchmark(
     info = probe_video(source)
     start = time.perf_counter()
     estimator = PoseModel(pose_model, device, backend, precision, calibrate_on=source)
-    classifier = Classifier([model] if isinstance(model, str | Path) else list(model), device=device)
+    models = [model] if isinstance(model, str | Path) else list(model)
+    classifier = Classifier(models, stream=stream, layout=layout, device=device, progress=progress)
     load_s = time.perf_counter() - start
     timeline = TimelineSettings((classifier.window_s,))
     steps = tqdm(desc="benchmark", total=11 * rounds, unit=" steps", disable=None if progress else True)

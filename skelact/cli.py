@@ -366,10 +366,12 @@ def _print_result(result: SourceResult, out: Any, auto: bool) -> None:
 @click.argument("path", metavar="CHECKPOINT|DATA.pkl")
 @cli_options.stream
 @cli_options.layout
+@cli_options.offline
 @click.option("--json", "json_path", metavar="PATH|-", help="Write it as JSON; - is stdout.")
 @click.option("--plot", type=click.Path(), metavar="FILE.png", help="Write a picture of a dataset.")
 @click.option("--show", metavar="N|NAME", help="Render this sample of a dataset, to --out.")
 @click.option("--out", type=click.Path(), metavar="FILE.mp4", help="The video of --show.")
+@cli_options.quiet
 def info(
     path: str,
     stream: str | None,
@@ -378,6 +380,7 @@ def info(
     plot: str | None,
     show: str | None,
     out: str | None,
+    quiet: bool,
 ) -> None:
     """Show what is in a checkpoint or a dataset.
 
@@ -397,10 +400,11 @@ def info(
     if (show is None) != (out is None):
         raise click.UsageError("--show and --out go together")
     cli_options.apart(("--json", json_path), ("--plot", plot), ("--out", out))
+    cli_options.hush(quiet)
     if is_dataset(path):
         if stream:
             raise click.UsageError("--stream is for checkpoints")
-        dataset_info(path, layout, json_path, plot, show, out)
+        dataset_info(path, layout, json_path, plot, show, out, progress=not quiet)
         return
     if plot or show:
         raise click.UsageError("--plot and --show are for datasets, .pkl files")

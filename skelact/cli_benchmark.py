@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @cli_options.device
 @cli_options.tracker
 @cli_options.clips
+@cli_options.stream
+@cli_options.layout
 @cli_options.offline
 @click.option(
     "--rounds", type=cli_options.number("rounds"), default=3, show_default=True, help="The best of so many counts."
@@ -45,7 +47,7 @@ def benchmark(
     from skelact import files, writers
 
     if json_path not in (None, "-"):
-        files.check_writable(str(json_path), [source, *models, options["pose_model"]])
+        files.check_writable(str(json_path), [source, *models, options["pose_model"], options["layout"]])
     report = skelact.benchmark(source, models, clips=int(clips), progress=not quiet, **options)
     if json_path != "-":
         _print(source, report)

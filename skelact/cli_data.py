@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from skelact import cli_options
 from skelact.errors import SkelactError, harmless
 from skelact.kinds import PICKLE_SUFFIXES
 
@@ -25,7 +26,8 @@ SHOWN_SHAPE = (720, 1280)  # (H, W) px of a picture for poses that tell none
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="A.pkl B.pkl...")
 @click.option("--out", required=True, type=click.Path(), metavar="C.pkl", help="The pickle to write.")
 @click.option("--half", is_flag=True, default=None, help="float16 on disk. Default: if all the others are.")
-def merge(sources: tuple[str, ...], out: str, half: bool | None) -> None:
+@cli_options.quiet
+def merge(sources: tuple[str, ...], out: str, half: bool | None, quiet: bool) -> None:
     """Join datasets.
 
     Classes are joined by name and get new labels, splits by name too. Datasets of different layouts are refused, and
@@ -35,9 +37,12 @@ def merge(sources: tuple[str, ...], out: str, half: bool | None) -> None:
     Example:
         skelact merge mine.pkl yours.pkl --out ours.pkl
     """
+    cli_options.hush(quiet)
     import skelact
 
-    merged = skelact.merge(sources, out, half, command=["skelact", *sys.argv[1:]])
+    merged = skelact.merge(sources, out, half, progress=not quiet, command=["skelact", *sys.argv[1:]])
+    if quiet:
+        return
     classes = f", {len(merged.class_names)} classes" if merged.class_names else ""
     click.echo(f"{out}: {len(merged.annotations)} samples{classes}", err=True)
 
@@ -48,7 +53,13 @@ def is_dataset(path: str) -> bool:
 
 
 def dataset_info(
-    path: str, layout: str | None, json_path: str | None, plot: str | None, show: str | None, out: str | None
+    path: str,
+    layout: str | None,
+    json_path: str | None,
+    plot: str | None,
+    show: str | None,
+    out: str | None,
+    progress: bool,
 ) -> None:
     """``skelact info`` of a dataset: its report, and what else is asked for."""
     from skelact import writers
@@ -65,10 +76,10 @@ def dataset_info(
             check_writable(written, [path])
     if show is not None:
         assert out is not None
-        _show(open_annotations(path), path, show, out, as_layout(layout))
+        _show(open_annotations(path), path, show, out, as_layout(layout), progress)
         if plot is None and json_path is None:
             return
-    report = inspect_dataset(path, progress=True, layout=layout)
+    report = inspect_dataset(path, progress=progress, layout=layout)
     if plot is not None:
         plot_report(report, plot)
     if json_path is not None:
@@ -77,7 +88,7 @@ def dataset_info(
         _print_dataset(report)
 
 
-def _show(dataset: AnnotationSet, path: str, show: str, out: str, layout: Layout | None) -> None:
+def _show(dataset: AnnotationSet, path: str, show: str, out: str, layout: Layout | None, progress: bool) -> None:
     """Render the sample of that name or, if there is none, of that number."""
     from skelact.pipeline import annotation_sequence
     from skelact.render import render_poses
@@ -98,7 +109,7 @@ def _show(dataset: AnnotationSet, path: str, show: str, out: str, layout: Layout
     if annotation.label is not None and dataset.class_names and 0 <= annotation.label < len(dataset.class_names):
         label = dataset.class_names[annotation.label]
     stop_s = sequence.num_frames / sequence.info.fps
-    render_poses(sequence, [(0.0, stop_s, f"{annotation.frame_dir}: {label}")], out, progress=True, layout=layout)
+    render_poses(sequence, [(0.0, stop_s, f"{annotation.frame_dir}: {label}")], out, progress=progress, layout=layout)
     told = f"{out}: sample {index} ({annotation.frame_dir}), {label}, {sequence.num_frames} frames"
     click.echo(harmless(told), err=True)
 

@@ -33,6 +33,7 @@ def _outputs(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--split", metavar="NAME", help="To test on. Default: the validation split, else all samples.")
 @cli_options.stream
 @cli_options.layout
+@cli_options.class_names
 @cli_options.clips
 @click.option(
     "--batch-size", type=cli_options.number("batch_size"), default=16, show_default=True, help="Samples in a step."
@@ -41,8 +42,17 @@ def _outputs(command: Callable[..., None]) -> Callable[..., None]:
     "--workers", type=cli_options.number("workers"), default=0, show_default=True, help="Processes that prepare clips."
 )
 @cli_options.device
+@cli_options.offline
 @_outputs
-def test(data: str, models: tuple[str, ...], clips: str, json_path: str | None, quiet: bool, **options: Any) -> None:
+def test(
+    data: str,
+    models: tuple[str, ...],
+    clips: str,
+    class_names: str | None,
+    json_path: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Measure a classifier on a pose dataset with labels.
 
     Prints top-1 and top-5 accuracy, mean class accuracy, macro F1, the expected calibration error and a line for each
@@ -52,10 +62,11 @@ def test(data: str, models: tuple[str, ...], clips: str, json_path: str | None, 
     Example:
         skelact test dataset.pkl --model runs/mine/best.safetensors --plot confusion.png
     """
-    _start(json_path, quiet, [data, *models, options["layout"]], options)
+    _start(json_path, quiet, [data, *models, options["layout"], class_names], options)
     import skelact
 
-    evaluation = skelact.test(data, models, clips=int(clips), progress=not quiet, **options)
+    names = cli_options.names_in(class_names)
+    evaluation = skelact.test(data, models, clips=int(clips), class_names=names, progress=not quiet, **options)
     split = evaluation.settings["split"]
     _finish(evaluation, data if split is None else f"{data}, split {split}", json_path)
 

@@ -25,9 +25,17 @@ from skelact import cli_options
 )
 @cli_options.stream
 @cli_options.layout
+@cli_options.class_names
+@cli_options.offline
 @click.option("--json", "json_path", metavar="PATH|-", help="Write the check as JSON; - is stdout.")
 def export(
-    model: str, format: str | None, out: str | None, stream: str | None, layout: str | None, json_path: str | None
+    model: str,
+    format: str | None,
+    out: str | None,
+    stream: str | None,
+    layout: str | None,
+    class_names: str | None,
+    json_path: str | None,
 ) -> None:
     """Write a classifier for ONNX Runtime, OpenVINO or TorchScript.
 
@@ -49,8 +57,10 @@ def export(
 
     cli_options.apart(("--json", json_path), *(("--out", path) for path in files_of(model, out, format)))
     if json_path not in (None, "-"):
-        check_writable(str(json_path), [model, layout])
-    report = skelact.export(model, out, format, stream=stream, layout=layout, command=["skelact", *sys.argv[1:]])
+        check_writable(str(json_path), [model, layout, class_names])
+    names = cli_options.names_in(class_names)
+    command = ["skelact", *sys.argv[1:]]
+    report = skelact.export(model, out, format, stream=stream, layout=layout, class_names=names, command=command)
     if json_path:
         writers.write_json(writers.record(sys.argv[1:], {"export": report.to_dict()}), json_path)
     if json_path != "-":

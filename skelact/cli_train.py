@@ -137,6 +137,7 @@ _setting = partial(click.option, cls=cli_options.RecipeOption)
 @click.option("--deterministic", is_flag=True, help="Only deterministic operations, on a GPU too.")
 @click.option("--seed", type=cli_options.number("seed"), default=0, show_default=True, help="Of weights and clips.")
 @cli_options.device
+@cli_options.offline
 @click.option(
     "--workers",
     type=cli_options.number("workers"),

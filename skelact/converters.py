@@ -190,7 +190,7 @@ def convert(
     if window_s is not None:
         dataset = cut_into_windows(dataset, window_s, window_s / 2 if step_s is None else step_s)
     if out is not None:
-        save_annotations(dataset, out, half=half)
+        save_annotations(dataset, out, half, progress)
     return Conversion(dataset, source_format, tuple(skipped), excluded)
 
 

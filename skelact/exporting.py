@@ -72,6 +72,7 @@ def export(
     *,
     stream: str | None = None,
     layout: Layout | str | Path | None = None,
+    class_names: Sequence[str] | None = None,
     command: Sequence[str] = (),
 ) -> ExportReport:
     """Write a checkpoint for another runtime and check that it gives the same logits there.
@@ -86,7 +87,7 @@ def export(
         model: name of a single stream in ``skelact weights list``, or checkpoint path.
         out: the file. None puts it beside the checkpoint, or a zoo model into the current folder.
         format: ``onnx``, ``openvino`` or ``torchscript``; None goes by the suffix of ``out``.
-        stream, layout: as for ``load_checkpoint``.
+        stream, layout, class_names: as for ``load_checkpoint``.
         command: the command line, for the provenance.
 
     Returns:
@@ -99,7 +100,8 @@ def export(
     files = files_of(model, out, format)
     out, format = files[0], _format_of(out, format)[0]
     _check_single(model)
-    classifier = Classifier([model], stream=stream, layout=layout, device="cpu")
+    names = tuple(class_names) if class_names else None
+    classifier = Classifier([model], stream=stream, layout=layout, class_names=names, device="cpu")
     (member,), (network,) = classifier.members, classifier.networks
     if isinstance(member.checkpoint, ExportedCheckpoint):
         raise SkelactError(f"{model}: is an export already; export the checkpoint that it was made from")

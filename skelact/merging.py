@@ -26,6 +26,7 @@ def merge(
     out: str | Path | None = None,
     half: bool | None = None,
     *,
+    progress: bool = True,
     command: Sequence[str] = (),
 ) -> AnnotationSet:
     """Join datasets: their samples, splits and classes.
@@ -38,6 +39,7 @@ def merge(
         sources: two annotation pickles or more.
         out: where to write the result; None writes nothing.
         half: float16 on disk; None if all sources are so.
+        progress: draw a bar on stderr, if that is a terminal.
         command: the command line, for the provenance.
 
     Returns:
@@ -70,7 +72,7 @@ def merge(
         layout_guessed=all(dataset.layout_guessed for dataset in datasets.values()),
     )
     if out is not None:
-        save_annotations(merged, out, merged.dtype == "float16")
+        save_annotations(merged, out, merged.dtype == "float16", progress)
     return merged
 
 

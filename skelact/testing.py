@@ -38,6 +38,7 @@ def test(
     fusion_weights: Sequence[float] | None = None,
     stream: str | None = None,
     layout: Layout | str | Path | None = None,
+    class_names: Sequence[str] | None = None,
     clips: int = 10,
     batch_size: int = 16,
     workers: int = 0,
@@ -56,7 +57,7 @@ def test(
         split: name in the dataset. None takes the one that the model was validated on or else a validation split, and
             all samples where there is none.
         fusion_weights: one for each model.
-        stream, layout: what a foreign checkpoint does not tell itself.
+        stream, layout, class_names: what a foreign checkpoint does not tell itself.
         clips: of each sample; 10 as in benchmarks.
         batch_size: samples in a step.
         workers: processes that prepare clips.
@@ -77,7 +78,8 @@ def test(
     for path, check in ((dump, check_writable), (plot, check_picture)):
         if path is not None:
             check(path, [data, *models])
-    classifier = Classifier(models, fusion_weights, stream, layout, device=device, progress=progress)
+    names = tuple(class_names) if class_names else None
+    classifier = Classifier(models, fusion_weights, stream, layout, names, device=device, progress=progress)
     dataset = open_annotations(data)
     split = split or _default_split(data, dataset, classifier)
     for member in classifier.members:

@@ -129,6 +129,23 @@ def test_every_option_is_explained(path: tuple[str, ...]) -> None:
             assert parameter.help, parameter.name
 
 
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(("skelact", *path)))
+def test_a_command_that_loads_models_by_name_may_be_told_to_stay_offline(path: tuple[str, ...]) -> None:
+    taken = {option for parameter in COMMANDS[path].params for option in parameter.opts}
+    by_name = taken & {"--model", "--pose-model", "--init"} or path in (("export",), ("info",))
+    assert ("--offline" in taken) == bool(by_name)
+
+
+@pytest.mark.parametrize("command", [("export", "--format", "onnx"), ("info",)])
+def test_offline_is_heeded(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SKELACT_OFFLINE", raising=False)
+    monkeypatch.setenv("SKELACT_WEIGHTS", str(tmp_path))
+    result = skelact_with(*command, "ntu60-2d-joint", "--offline")
+    assert result.exit_code == 1
+    assert "cannot download ntu60-2d-joint" in result.stderr
+    assert "(offline)" in result.stderr
+
+
 def test_help_and_version_of_the_installed_program() -> None:
     assert as_process("--help").stdout.startswith("Usage: ")
     program = shutil.which("skelact", path=str(Path(sys.executable).parent))

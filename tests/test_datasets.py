@@ -849,5 +849,6 @@ def test_merge_on_the_command_line(tmp_path: Path, run: Any) -> None:
     assert result.exit_code == 0, result.output
     assert "2 samples, 2 classes" in result.stderr
     assert load_annotations(tmp_path / "both.pkl").dtype == "float16"
+    assert run("merge", one, two, "--out", tmp_path / "both.pkl", "--quiet").output == ""
     assert run("merge", one, "--out", tmp_path / "both.pkl").exit_code == 1
     assert run("merge", one, two).exit_code == 2

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from stand_ins import CLASSES, classifier_file, random_network
+from stand_ins import CLASSES, classifier_file, published_file, random_network
 
 import skelact
 import skelact.exported
@@ -202,6 +202,15 @@ def test_the_check_does_not_replace_the_export(
     assert result.exit_code == 2
     assert "--json and --out: expected a path of its own for each" in result.stderr
     assert os.listdir() == ["small.safetensors"]
+
+
+def test_an_export_has_the_class_names_that_it_is_given(tmp_path: Path) -> None:
+    nameless = published_file(tmp_path / "small_j.pth", class_names=["class_0", "class_1"])
+    (tmp_path / "names.txt").write_text("fall\nwave\n")
+    path = tmp_path / "small.torchscript"
+    result = run("export", nameless, "--class-names", tmp_path / "names.txt", "--out", path)
+    assert result.exit_code == 0, result.output
+    assert load_exported(path).class_names == ("fall", "wave")
 
 
 def test_the_command_is_in_its_record(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,9 @@ def test_other_classes_are_refused(truth: AnnotationSet, model: Path, tmp_path: 
 def test_a_model_without_names_takes_those_of_the_dataset(data: Path, tmp_path: Path) -> None:
     nameless = published_file(tmp_path / "j.pth", class_names=[f"class_{k}" for k in range(4)])
     assert measure(data, nameless, clips=1).class_names == CLASSES
+    (tmp_path / "names.txt").write_text("\n".join(reversed(CLASSES)))
+    told = run("test", data, "--model", nameless, "--clips", 1, "--class-names", tmp_path / "names.txt", "--json", "-")
+    assert json.loads(told.stdout)["class_names"] == [*reversed(CLASSES)], "the file says what its outputs are"
     fewer = published_file(tmp_path / "fewer_j.pth", class_names=[f"class_{k}" for k in range(3)])
     with pytest.raises(SkelactError, match="none of the model's 3"):
         measure(data, fewer, clips=1)
