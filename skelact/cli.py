@@ -415,7 +415,7 @@ def info(
         check_writable(str(json_path), [path, layout])
     reports = inspect_checkpoint(path, stream, layout)
     if json_path:
-        writers.write_json(writers.record(sys.argv[1:], {"checkpoints": reports}), json_path)
+        writers.write_json(writers.record(["skelact", *sys.argv[1:]], {"checkpoints": reports}), json_path)
     if json_path != "-":
         for report in reports:
             _print_report(report)

@@ -52,7 +52,7 @@ def benchmark(
     if json_path != "-":
         _print(source, report)
     if json_path:
-        writers.write_json(writers.record(sys.argv[1:], report.to_dict()), json_path)
+        writers.write_json(writers.record(["skelact", *sys.argv[1:]], report.to_dict()), json_path)
 
 
 def _print(source: str, report: BenchmarkReport) -> None:

@@ -83,7 +83,7 @@ def dataset_info(
     if plot is not None:
         plot_report(report, plot)
     if json_path is not None:
-        writers.write_json(writers.record(sys.argv[1:], {"dataset": report.to_dict()}), json_path)
+        writers.write_json(writers.record(["skelact", *sys.argv[1:]], {"dataset": report.to_dict()}), json_path)
     if json_path != "-":
         _print_dataset(report)
 

@@ -62,7 +62,7 @@ def export(
     command = ["skelact", *sys.argv[1:]]
     report = skelact.export(model, out, format, stream=stream, layout=layout, class_names=names, command=command)
     if json_path:
-        writers.write_json(writers.record(sys.argv[1:], {"export": report.to_dict()}), json_path)
+        writers.write_json(writers.record(["skelact", *sys.argv[1:]], {"export": report.to_dict()}), json_path)
     if json_path != "-":
         batches = ", ".join(map(str, report.batch_sizes))
         click.echo(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import os
@@ -31,7 +30,7 @@ from skelact.devices import training_half
 from skelact.errors import SkelactError
 from skelact.evaluate import score_samples
 from skelact.exported import is_exported
-from skelact.files import atomic_path, sha256_of
+from skelact.files import sha256_of
 from skelact.metrics import accuracy, report
 from skelact.model import PUBLISHED_CHANNELS, STGCNPP, ModelSettings
 from skelact.parallel import Processes, processes
@@ -43,6 +42,7 @@ from skelact.runner import available_cores
 from skelact.skeleton import NTU, Layout, as_layout, load_layout
 from skelact.structures import Array
 from skelact.weights import FOUR_STREAM, TWO_STREAM, ResolvedModel, resolve
+from skelact.writers import record, write_json
 
 logger = logging.getLogger("skelact")
 
@@ -211,8 +211,8 @@ def train_streams(
             fused = np.sum([weight * scores[stream] for stream, weight in weights.items()], axis=0)
             top1[name] = accuracy(fused, labels)
         if here.main:
-            with atomic_path(out / "streams.json") as part:
-                part.write_text(json.dumps({"top1": top1}, indent=2) + "\n", encoding="utf-8")
+            content = {"seed": settings.seed, "top1": top1}
+            write_json(record(options.get("command", ()), content), str(out / "streams.json"))
     return reports, top1
 
 

@@ -184,10 +184,10 @@ def record(command: Sequence[str], content: Mapping[str, Any]) -> dict[str, Any]
     """What a command found, after what the JSON of every command begins with.
 
     Args:
-        command: the command line, without the name of the program.
+        command: the command line.
         content: in JSON types.
     """
-    return {"schema_version": SCHEMA_VERSION, "command": ["skelact", *command], "versions": versions(), **content}
+    return {"schema_version": SCHEMA_VERSION, "command": list(command), "versions": versions(), **content}
 
 
 def write_text(text: str, path: str) -> None:

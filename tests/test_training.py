@@ -495,7 +495,9 @@ def test_four_streams_start_from_four_streams(data: Path, tmp_path: Path) -> Non
         before, after = (weights_of(reports[stream].best) for reports in (first, again))
         for name in before:
             np.testing.assert_allclose(after[name], before[name], atol=1e-6, err_msg=f"{stream} {name}")
-    told = json.loads((tmp_path / "again" / "streams.json").read_text())["top1"]
+    told = json.loads((tmp_path / "again" / "streams.json").read_text())
+    assert (told["schema_version"], told["seed"], told["command"]) == (1, 0, [])
+    told = told["top1"]
     assert set(told) == {*STREAMS, "two-stream", "four-stream"}
     fused = replace(once, stream="bone", clip_len=None)  # the shipped model is a fusion of two
     tuned = train(data, tmp_path / "fused", fused, init="skelact-daily", progress=False)
