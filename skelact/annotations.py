@@ -473,6 +473,8 @@ def _read(path: str | Path, index: int, sample: Mapping[str, Any], file: StoredF
     keypoint = sample.get("keypoint")
     if not isinstance(keypoint, _ARRAYS) or keypoint.ndim != 4 or keypoint.dtype.kind not in "fiu":
         found = keypoint.shape if isinstance(keypoint, _ARRAYS) else type(keypoint).__name__
+        if not sample.keys().isdisjoint(("pred_score", "pred_scores")):
+            found = "scores, as in a dump; skelact fuse takes it"
         if not sample.keys().isdisjoint(("frame_inds", "raw_file")):
             found = f"{found}, as of PYSKL's Kinetics: poses frame by frame or in files of their own are not read"
         raise wrong("keypoint", "an array (persons, frames, joints, 2 or 3)", found)

@@ -34,6 +34,7 @@ import skelact
 from skelact import cli, files, pipeline
 from skelact.checkpoint import load_checkpoint, save_checkpoint
 from skelact.cli import main
+from skelact.dumps import ScoreDump, save_dump
 from skelact.errors import SkelactError
 from skelact.recipes import RECIPES
 from skelact.skeleton import NTU, OPENPOSE
@@ -144,6 +145,13 @@ def test_offline_is_heeded(command: tuple[str, ...], monkeypatch: pytest.MonkeyP
     assert result.exit_code == 1
     assert "cannot download ntu60-2d-joint" in result.stderr
     assert "(offline)" in result.stderr
+
+
+def test_a_dump_is_told_from_a_dataset(tmp_path: Path) -> None:
+    save_dump(ScoreDump(np.eye(2), np.arange(2)), tmp_path / "dump.pkl")
+    result = skelact_with("train", tmp_path / "dump.pkl")
+    assert result.exit_code == 1
+    assert "found scores, as in a dump; skelact fuse takes it" in result.stderr
 
 
 def test_help_and_version_of_the_installed_program() -> None:
