@@ -8,6 +8,7 @@ import io
 import itertools
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ class PoseModel:
 
     Attributes:
         provenance: the model's name, the sha256 of its file or folder, the version of ultralytics, the backend, its
-            precision and input size (H, W) and, where it was chosen, why.
+            version, precision and input size (H, W) and, where it was chosen, why.
 
     Raises:
         SkelactError: it can't be found, loaded safely, or is no 17-keypoint pose model.
@@ -129,6 +130,7 @@ class PoseModel:
             "pose_model_sha256": sha256_of(path) if Path(path).exists() else None,
             "ultralytics": ultralytics.__version__,
             "pose_backend": self._network.backend,
+            "pose_backend_version": _version_of(self._network.backend),
             "pose_precision": self._network.precision,
             "pose_imgsz": list(self._network.imgsz),
             **({"pose_model_chosen": why} if why else {}),
@@ -147,6 +149,12 @@ class PoseModel:
     def stages(self, images: Sequence[Array]) -> dict[str, Callable[[], int]]:
         """Letterbox, network and post-processing of pictures, to be timed; each tells for how many it was done."""
         return self._network.stages(images)
+
+
+def _version_of(backend: str) -> str | None:
+    """Of the package that runs it, as far as that is known."""
+    package = {"onnx": "onnxruntime", "engine": "tensorrt"}.get(backend, backend)
+    return getattr(sys.modules.get(package), "__version__", None)
 
 
 def _poses(frame: Frame, found: Detections) -> FramePoses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import subprocess
@@ -162,6 +163,7 @@ def test_int8_is_calibrated_once_on_a_video(
     small = PoseModel(weights, "cpu", precision="int8", calibrate_on=film)
     again = PoseModel(weights, "cpu", precision="int8")
     assert (again.provenance["pose_backend"], again.provenance["pose_precision"]) == ("openvino", "int8")
+    assert again.provenance["pose_backend_version"] == importlib.import_module("openvino").__version__
     apart = []
     for frame in frames_of(shared, "jesse_dance.mp4", 4, 20):
         found, exact = small.detect(frame), openvino.detect(frame)

@@ -70,6 +70,7 @@ def test_its_provenance_tells_it_from_all_others(untrained: MakeModel, tmp_path:
         "pose_model_sha256": sha256_of(path),
         "ultralytics": load_ultralytics().__version__,
         "pose_backend": "torch",
+        "pose_backend_version": torch.__version__,
         "pose_precision": "fp32",
         "pose_imgsz": [640, 640],
     }
