@@ -130,7 +130,7 @@ class _Facts:
 
 
 def inspect_dataset(
-    source: str | Path | AnnotationSet, progress: bool = False, layout: Layout | str | Path | None = None
+    source: str | Path | AnnotationSet, progress: bool = True, layout: Layout | str | Path | None = None
 ) -> DatasetReport:
     """Read all of a dataset and tell what is in it.
 

@@ -130,4 +130,6 @@ def _field(sample: Mapping[str, Any], name: str) -> Any:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, Mapping) and "annotations" in value:
+        return "a dataset; skelact test takes it, and --dump writes its scores"
     return "an empty list" if isinstance(value, list) and not value else f"a {type(value).__name__}"
