@@ -227,11 +227,10 @@ class OpenVinoNetwork:
         self._network = _taking_pictures(self._core.read_model(next(folder.glob("*.xml"))))
         dynamic = self._network.input().partial_shape.is_dynamic
         self._letterbox = LetterBox(self.imgsz, auto=dynamic, stride=int(found["stride"]))
-        if any(op.get_type_name() == "FakeQuantize" for op in self._network.get_ops()):
-            self.precision = "int8"
-        else:
-            has = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            self.precision = precision if precision != "int8" and precision.upper() in has else "fp32"
+        if precision == "int8" or precision.upper() not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            precision = "fp32"  # asked for fp16, a CPU without it would take bf16
+        is_quantised = any(op.get_type_name() == "FakeQuantize" for op in self._network.get_ops())
+        self.precision = "int8" if is_quantised else precision
         notes = folder / "calibration.json"
         self.calibration = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else None
         types = {"fp16": openvino.Type.f16, "bf16": openvino.Type.bf16}  # int8 stands in the network itself

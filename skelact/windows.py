@@ -25,6 +25,7 @@ STEP_S = 0.5
 RATE = 30.0  # poses a second in a window: the frame rate of the field's datasets
 MIN_SEEN = 0.5  # share of a window in which its people have to be seen
 PAIR_DISTANCE = 1.5  # two people are a pair where their centres are no farther apart, in body heights
+NEIGHBOURS = 4  # and one of them is among the so many nearest to the other: in a crowd all are near all
 SUBJECTS = ("both", "persons", "pairs")
 _EPSILON_S = 1e-6
 
@@ -78,7 +79,8 @@ def lay_windows(
 
     Windows stop at multiples of ``step_s``; one more lies at the start, and one at the end, of each track. Somebody who
     is seen for less than a window has one, as long as they are seen. Windows in which somebody is seen for less than
-    half of the time are left out, and so are those of pairs whose centres are, in the median, over 1.5 heights apart.
+    half of the time are left out, and so are those of pairs whose centres are, in the median, over 1.5 heights apart,
+    or of whom neither is among the four nearest to the other.
 
     Args:
         tracks: of one sequence, the most important first.
@@ -99,10 +101,8 @@ def lay_windows(
     laid = sorted(
         (stop_s, start_s, k) for k, (_, spans) in enumerate(groups) for start_s, stop_s in dict.fromkeys(spans)
     )
-    for stop_s, start_s, k in laid:
-        window = Window(start_s, stop_s, groups[k][0])
-        if is_seen(window):
-            yield window
+    for (stop_s, start_s), each in itertools.groupby(laid, lambda span: span[:2]):
+        yield from _worth_asking([Window(start_s, stop_s, groups[k][0]) for _, _, k in each])
 
 
 def windows_until(
@@ -128,7 +128,8 @@ def windows_until(
         first, last = extent(group)
         spans = {(max(stop_s - length, first), min(stop_s, last)) for length in window_s}
         windows += [Window(a, b, group) for a, b in sorted(spans) if b - a >= min(window_s) * MIN_SEEN - _EPSILON_S]
-    return [window for window in windows if is_seen(window)]
+    windows.sort(key=_span)
+    return [window for _, each in itertools.groupby(windows, _span) for window in _worth_asking(list(each))]
 
 
 def as_lengths(window_s: float | Sequence[float]) -> tuple[float, ...]:
@@ -184,13 +185,31 @@ def _spans(first_s: float, last_s: float, length_s: float, step_s: float) -> Ite
     yield last_s - length_s, last_s
 
 
-def is_seen(window: Window) -> bool:
-    """Whether the people are seen for long enough, and two of them near each other."""
+def _span(window: Window) -> tuple[float, float]:
+    return window.stop_s, window.start_s
+
+
+def _worth_asking(windows: Sequence[Window]) -> list[Window]:
+    """Of windows over the same time those whose people are seen for long enough, and of pairs those of neighbours."""
+    distances = [_distance(window) for window in windows]
+    near: dict[int, list[float]] = {}  # the pairs of each person
+    for window, distance in zip(windows, distances, strict=True):
+        for track_id in window.track_ids if len(window.tracks) == 2 and distance <= PAIR_DISTANCE else ():
+            near.setdefault(track_id, []).append(distance)
+    reach = {track_id: sorted(each)[:NEIGHBOURS][-1] for track_id, each in near.items()}
+    return [
+        window
+        for window, distance in zip(windows, distances, strict=True)
+        if distance <= max(reach.get(track_id, 0.0) for track_id in window.track_ids)
+    ]
+
+
+def _distance(window: Window) -> float:
+    """Of two people, in heights; 0 of one, infinite where somebody is not seen for long enough."""
     parts = [_cut(track, window.start_s, window.stop_s) for track in window.tracks]
-    for part in parts:
-        if not part.num_frames or part.present.mean() < MIN_SEEN:
-            return False
-    return len(parts) == 1 or centre_distance(parts[0], parts[1]) <= PAIR_DISTANCE
+    if any(not part.num_frames or part.present.mean() < MIN_SEEN for part in parts):
+        return np.inf
+    return centre_distance(*parts) if len(parts) == 2 else 0.0
 
 
 def _cut(track: Track, start_s: float, stop_s: float) -> Track:

@@ -202,6 +202,17 @@ def test_the_precision_that_ran_is_told(shared: Path, weights: Path, caplog: pyt
         PoseModel(exported(weights), "cpu", precision="int8")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_what_is_told_of_a_precision_is_what_openvino_does(weights: Path, precision: str) -> None:
+    """Few machines have them all; one without fp16 took bf16 for it, and fp32 was told."""
+    model = PoseModel(weights, "cpu", "openvino", precision)
+    model.detect(Frame(0, 0.0, np.zeros((64, 64, 3), np.uint8)))
+    (requests,) = model._network._requests.values()  # type: ignore[union-attr]
+    ran = str(requests[0].get_compiled_model().get_property("INFERENCE_PRECISION_HINT"))
+    names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    assert f"'{names[model.provenance['pose_precision']]}'" in ran
+
+
 def test_a_folder_for_openvino_runs_on_the_cpu_beside_a_gpu(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ultralytics ran it there too, frame by frame, and was told that it were in fp16."""
     monkeypatch.setattr(skelact.pose, "choose_device", lambda device: "cuda:0")

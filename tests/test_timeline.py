@@ -167,6 +167,18 @@ def test_everybody_and_every_two_who_are_near_are_asked() -> None:
         assert {segment.track_ids for segment in only} == expected
 
 
+def test_in_a_crowd_pairs_are_those_of_neighbours() -> None:
+    """In a row so dense that all are near all; else every two of twenty people are 190 clips a window."""
+    stand = MOTIONS["stand"].motion
+    scene = Scene(tuple(Person(stand, x=0.2 + 0.01 * k, height=0.5) for k in range(12)), "plain")
+    tracks = people(scene, times_of(15, 3.0))
+    pairs = {window.track_ids for window in lay_windows(tracks, 2, (2.0,), subjects="pairs")}
+    assert pairs >= {(k, k + 1) for k in range(1, 12)} | {(k, k + 2) for k in range(1, 11)}
+    assert len(pairs) <= 4 * 12
+    assert (1, 12) not in pairs
+    assert {window.track_ids for window in windows_until(tracks, 3.0, 2, (2.0,), "pairs")} == pairs
+
+
 def test_two_who_only_pass_each_other_are_no_pair_before_and_after() -> None:
     scene = drawn_people.crossing(seed=1)
     first, second = (replace(one, x=x) for one, x in zip(scene.people, (-0.5, 1.5), strict=True))
