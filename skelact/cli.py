@@ -293,7 +293,7 @@ def predict(
         min_duration_s=min_duration,
         regions=regions,
         json_dir=json_dir,
-        command=["skelact", *sys.argv[1:]],
+        command=cli_options.command_line(),
         debug=bool(context.find_root().params["debug"]),
         **options,
     )
@@ -301,7 +301,7 @@ def predict(
         if csv_path:
             writing.callback(writers.write_text, writers.to_csv(predictions), csv_path)
         if json_path and not json_dir:
-            content = writers.to_json(predictions, ["skelact", *sys.argv[1:]])
+            content = writers.to_json(predictions, cli_options.command_line())
             writing.callback(writers.write_json, content, json_path)
     failed = sum(result.error is not None for result in predictions.results)
     if failed and len(predictions.results) > 1:
@@ -415,7 +415,7 @@ def info(
         check_writable(str(json_path), [path, layout])
     reports = inspect_checkpoint(path, stream, layout)
     if json_path:
-        writers.write_json(writers.record(["skelact", *sys.argv[1:]], {"checkpoints": reports}), json_path)
+        writers.write_json(writers.record(cli_options.command_line(), {"checkpoints": reports}), json_path)
     if json_path != "-":
         for report in reports:
             _print_report(report)

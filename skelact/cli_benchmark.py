@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,7 +51,7 @@ def benchmark(
     if json_path != "-":
         _print(source, report)
     if json_path:
-        writers.write_json(writers.record(["skelact", *sys.argv[1:]], report.to_dict()), json_path)
+        writers.write_json(writers.record(cli_options.command_line(), report.to_dict()), json_path)
 
 
 def _print(source: str, report: BenchmarkReport) -> None:

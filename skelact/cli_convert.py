@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any
 
 import click
@@ -100,7 +99,7 @@ def convert(
         out,
         source_format=source_format,
         progress=not quiet,
-        command=["skelact", *sys.argv[1:]],
+        command=cli_options.command_line(),
         **options,
     )
     dataset = conversion.dataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +39,7 @@ def merge(sources: tuple[str, ...], out: str, half: bool | None, quiet: bool) ->
     cli_options.hush(quiet)
     import skelact
 
-    merged = skelact.merge(sources, out, half, progress=not quiet, command=["skelact", *sys.argv[1:]])
+    merged = skelact.merge(sources, out, half, progress=not quiet, command=cli_options.command_line())
     if quiet:
         return
     classes = f", {len(merged.class_names)} classes" if merged.class_names else ""
@@ -83,7 +82,7 @@ def dataset_info(
     if plot is not None:
         plot_report(report, plot)
     if json_path is not None:
-        writers.write_json(writers.record(["skelact", *sys.argv[1:]], {"dataset": report.to_dict()}), json_path)
+        writers.write_json(writers.record(cli_options.command_line(), {"dataset": report.to_dict()}), json_path)
     if json_path != "-":
         _print_dataset(report)
 

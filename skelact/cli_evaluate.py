@@ -113,7 +113,7 @@ def _finish(evaluation: Evaluation, title: str, json_path: str | None) -> None:
 
     _print_evaluation(evaluation, title, sys.stderr if json_path == "-" else sys.stdout)
     if json_path:
-        writers.write_json(writers.record(["skelact", *sys.argv[1:]], evaluation.to_dict()), json_path)
+        writers.write_json(writers.record(cli_options.command_line(), evaluation.to_dict()), json_path)
 
 
 def _print_evaluation(evaluation: Evaluation, title: str, out: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from skelact import cli_options
@@ -59,10 +57,10 @@ def export(
     if json_path not in (None, "-"):
         check_writable(str(json_path), [model, layout, class_names])
     names = cli_options.names_in(class_names)
-    command = ["skelact", *sys.argv[1:]]
+    command = cli_options.command_line()
     report = skelact.export(model, out, format, stream=stream, layout=layout, class_names=names, command=command)
     if json_path:
-        writers.write_json(writers.record(["skelact", *sys.argv[1:]], {"export": report.to_dict()}), json_path)
+        writers.write_json(writers.record(command, {"export": report.to_dict()}), json_path)
     if json_path != "-":
         batches = ", ".join(map(str, report.batch_sizes))
         click.echo(

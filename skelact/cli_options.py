@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,11 @@ def names_in(class_names: str | None) -> list[str] | None:
     from skelact.files import read_names
 
     return (read_names(class_names, "class names") or None) if class_names else None
+
+
+def command_line() -> list[str]:
+    """What was typed, as it is kept in all that is written."""
+    return ["skelact", *sys.argv[1:]]
 
 
 def apart(*outputs: tuple[str, str | Path | None]) -> None:

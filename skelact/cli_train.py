@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import Any
 
@@ -191,7 +190,7 @@ def train(
         "workers": workers,
         "resume": resume,
         "progress": not quiet,
-        "command": ["skelact", *sys.argv[1:]],
+        "command": cli_options.command_line(),
     }
     main = os.environ.get("RANK", "0") == "0"
     if stream == "all":
