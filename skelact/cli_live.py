@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @cli_options.step
 @cli_options.min_duration
 @cli_options.subjects
+@cli_options.roi
 @cli_options.unknown_below
 @cli_options.classes
 @cli_options.stream

@@ -187,7 +187,7 @@ class LivePage:
 
 def draw(view: View) -> Array:
     """The picture with people and labels."""
-    return Overlay(view.sequence).draw(view.frame.image, 0, captions=view.captions)
+    return Overlay(view.sequence, regions=view.regions).draw(view.frame.image, 0, captions=view.captions)
 
 
 def parse_address(text: str) -> tuple[str, int]:

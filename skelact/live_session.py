@@ -21,6 +21,7 @@ from skelact.errors import SkelactError
 from skelact.pipeline import DEFAULT_POSE_MODEL, checked_threshold
 from skelact.pose import PoseModel
 from skelact.ranges import check_numbers
+from skelact.roi import Region, as_regions, boxes_inside
 from skelact.shipped import DEFAULT_MODEL
 from skelact.skeleton import COCO, Layout
 from skelact.streams import TIMEOUT_S, LatestFrames
@@ -77,11 +78,13 @@ class View:
         frame: the picture.
         sequence: everybody in it.
         captions: class and score by track ids.
+        regions: people elsewhere don't count.
     """
 
     frame: Frame
     sequence: PoseSequence
     captions: dict[Subject, str]
+    regions: Sequence[Region] = ()
 
 
 class _Ring:
@@ -130,6 +133,7 @@ class LiveSession:
         classifier: the networks.
         settings: of windows and segments.
         tracker: one of ``tracking.TRACKERS`` or a YAML file.
+        regions: only people with their feet in one of them count; everybody if there is none.
         clean: clean the poses of each window (``cleaning.clean_track``), and draw smooth ones (``cleaning.OneEuro``).
         duration_s: stop after so long; None for the end of the source.
         timeout_s, reconnect: as for ``streams.LatestFrames``.
@@ -143,6 +147,7 @@ class LiveSession:
         classifier: Classifier,
         settings: TimelineSettings,
         tracker: str = DEFAULT_TRACKER,
+        regions: Sequence[Region] = (),
         clean: bool = True,
         duration_s: float | None = None,
         timeout_s: float = TIMEOUT_S,
@@ -151,7 +156,7 @@ class LiveSession:
     ) -> None:
         for member in classifier.members:
             check_takes_video(member.name, member.checkpoint.clips)
-        self.source, self.classifier, self.settings = source, classifier, settings
+        self.source, self.classifier, self.settings, self.regions = source, classifier, settings, regions
         self._estimator, self._tracker, self._clean = estimator, Tracker(tracker, ASSUMED_FPS), clean
         self._duration_s = math.inf if duration_s is None else duration_s
         self._on_frame = on_frame
@@ -214,15 +219,16 @@ class LiveSession:
         index, self._num_seen = self._num_seen, self._num_seen + 1
         poses = self._estimator.detect(frame)
         self._times[index] = frame.time_s
-        for track_id, n in zip(self._tracker.update(poses, frame.image), range(len(poses.bbox)), strict=True):
-            if track_id:
+        self._img_shape = frame.image.shape[:2]
+        inside = boxes_inside(poses.bbox, self.regions, self._img_shape)
+        for n, track_id in enumerate(self._tracker.update(poses, frame.image)):
+            if track_id and inside[n]:
                 ring = self._rings.setdefault(int(track_id), _Ring(int(track_id)))
                 ring.add(index, poses, n, self._keep_s, self._clean)
         oldest_s = frame.time_s - self._keep_s
         self._rings = {k: ring for k, ring in self._rings.items() if ring.poses[-1][-1] >= oldest_s}
         needed = min((ring.poses[0][0] for ring in self._rings.values()), default=index)
         self._times = {k: time_s for k, time_s in self._times.items() if k >= needed}
-        self._img_shape = frame.image.shape[:2]
         if self._on_frame:
             self._on_frame(lambda: self._view(frame, index))
 
@@ -272,7 +278,8 @@ class LiveSession:
         info = VideoInfo(str(self.source), self._img_shape, ASSUMED_FPS, 0)
         sequence = PoseSequence(info, tuple(tracks), 1, COCO.name, np.array([frame.time_s]))
         now = self._segmenter.open_segments()
-        return View(frame, sequence, {who: f"{event.class_name} {event.score:.2f}" for who, event in now.items()})
+        captions = {who: f"{event.class_name} {event.score:.2f}" for who, event in now.items()}
+        return View(frame, sequence, captions, self.regions)
 
 
 def _mean_score(track: Track) -> float:
@@ -313,6 +320,7 @@ def live(
     step_s: float = STEP_S,
     min_duration_s: float = MIN_DURATION_S,
     subjects: str = "both",
+    regions: str | Region | Sequence[Region | str] = (),
     clean: bool = True,
     duration_s: float | None = None,
     timeout_s: float = TIMEOUT_S,
@@ -329,7 +337,7 @@ def live(
             also from an address.
         model, pose_model, backend, precision, device, tracker, fusion_weights, stream, layout, class_names, classes,
             unknown_below: as for ``predict``.
-        window_s, step_s, min_duration_s, subjects: as for ``predict``.
+        window_s, step_s, min_duration_s, subjects, regions: as for ``predict``.
         clean: clean the poses.
         duration_s: stop after so many seconds; None for the end of the source.
         timeout_s: how long a stream may not answer.
@@ -351,6 +359,5 @@ def live(
     settings = TimelineSettings(windows, step_s, min_duration_s, unknown_below=threshold, subjects=subjects)
     file = Path(source) if isinstance(source, str | Path) and Path(source).is_file() else None
     estimator = PoseModel(pose_model, device, backend, precision, live=True, calibrate_on=file)
-    return LiveSession(
-        source, estimator, classifier, settings, tracker, clean, duration_s, timeout_s, reconnect, on_frame
-    )
+    how = (tracker, as_regions(regions), clean, duration_s, timeout_s, reconnect, on_frame)
+    return LiveSession(source, estimator, classifier, settings, *how)

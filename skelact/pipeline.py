@@ -33,7 +33,7 @@ from skelact.linking import clothes_colour
 from skelact.persons import rank_tracks
 from skelact.pose import PoseModel, check_backend, choose_pose_model
 from skelact.ranges import RANGES, check_numbers
-from skelact.roi import Region, keep_inside
+from skelact.roi import Region, as_regions, keep_inside
 from skelact.runner import Lost, check_engine, run_tasks
 from skelact.shipped import DEFAULT_MODEL
 from skelact.shots import difference, find_cuts, thumbnail
@@ -502,8 +502,6 @@ def predict(
     check_numbers(topk=topk, clips=clips, workers=workers)
     check_backend(backend, precision)
     check_engine(engine, device)
-    if isinstance(regions, str | Region):
-        regions = [regions]
     found = list(expand_sources(named))
     settings = PredictSettings(
         models=tuple(map(str, [model] if isinstance(model, str | Path) else model)),
@@ -527,7 +525,7 @@ def predict(
         step_s=step_s,
         min_duration_s=min_duration_s,
         subjects=subjects,
-        regions=tuple(Region.parse(region) if isinstance(region, str) else region for region in regions),
+        regions=as_regions(regions),
         blur_faces=blur_faces,
         debug=debug,
     )

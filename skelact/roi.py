@@ -45,6 +45,12 @@ class Region:
         return corners * (img_shape[1], img_shape[0]) if (corners <= 1).all() else corners
 
 
+def as_regions(regions: str | Region | Sequence[Region | str]) -> tuple[Region, ...]:
+    """One region or several, as text or made."""
+    several = [regions] if isinstance(regions, str | Region) else regions
+    return tuple(Region.parse(region) if isinstance(region, str) else region for region in several)
+
+
 def keep_inside(sequence: PoseSequence, regions: Sequence[Region]) -> PoseSequence:
     """The same sequence as if nobody were there outside the regions.
 
@@ -66,8 +72,7 @@ def keep_inside(sequence: PoseSequence, regions: Sequence[Region]) -> PoseSequen
 def _part_inside(track: Track, polygons: Sequence[Array], img_shape: tuple[int, int]) -> Track | None:
     bbox = boxed(track).bbox
     assert bbox is not None
-    feet = np.stack([(bbox[:, 0] + bbox[:, 2]) / 2, bbox[:, 3]], axis=1).clip(0, img_shape[::-1])  # of the picture
-    inside = track.present & [any(_holds(polygon, point) for polygon in polygons) for point in feet]
+    inside = track.present & _stand_in(bbox, polygons, img_shape)
     if not inside.any():
         return None
 
@@ -76,6 +81,18 @@ def _part_inside(track: Track, polygons: Sequence[Array], img_shape: tuple[int, 
 
     seen = np.flatnonzero(inside)
     return track.changed(blank).cut(int(seen[0]), int(seen[-1]) + 1)
+
+
+def boxes_inside(bbox: Array, regions: Sequence[Region], img_shape: tuple[int, int]) -> Array:
+    """Of boxes (N, 4) xyxy in pixels, whether they stand in one of the regions, or there is none: (N,) bool."""
+    if not regions:
+        return np.ones(len(bbox), bool)
+    return _stand_in(bbox, [region.pixels(img_shape).astype(np.float32) for region in regions], img_shape)
+
+
+def _stand_in(bbox: Array, polygons: Sequence[Array], img_shape: tuple[int, int]) -> Array:
+    feet = np.stack([(bbox[:, 0] + bbox[:, 2]) / 2, bbox[:, 3]], axis=1).clip(0, img_shape[::-1])  # of the picture
+    return np.array([any(_holds(polygon, point) for polygon in polygons) for point in feet], bool)
 
 
 def _holds(polygon: Array, point: Array) -> bool:

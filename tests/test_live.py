@@ -36,7 +36,9 @@ import skelact.live_session
 import skelact.streams
 from skelact.cli import main
 from skelact.errors import SkelactError
-from skelact.live_page import MAX_VIEWERS, LivePage, parse_address
+from skelact.live_page import MAX_VIEWERS, LivePage, draw, parse_address
+from skelact.live_session import View
+from skelact.roi import Region
 from skelact.streams import LatestFrames, _Pace
 from skelact.structures import Array, Frame, FramePoses
 from skelact.timeline import TimelineSettings
@@ -245,6 +247,23 @@ def test_who_leaves_has_done_what_they_did_a_second_later(
     assert max(event.stop_s for event, _ in told if event.subject == (1,)) == pytest.approx(10, abs=0.1)
     assert (list(session._last_seen), list(session._rings)) == ([(1,)], [1]), "nothing is kept of who is gone"
     assert len(session._times) <= (1.0 + 0.25) * FPS + 2
+
+
+def test_only_who_stands_in_a_region_counts(
+    played: None, classifier: Path, estimator: Waving, waving: list[tuple[Any, Any, Any]]
+) -> None:
+    """The second of two is somebody only while their feet are on the part of the floor that was named."""
+    x = waving[0][2][1, [0, 2]].mean() / SIZE[0]
+    left, right = x - 0.15, x + 0.15
+    floor = f"{left},0.5 {right},0.5 {right},1 {left},1"
+    views: list[View] = []
+    session = skelact.live(
+        "camera", classifier, regions=floor, duration_s=4.0, on_frame=lambda view: views.append(view()), **SMALL
+    )
+    assert {event.subject for event in session} == {(2,)}
+    assert [track.track_id for track in views[-1].sequence.tracks] == [2]
+    without = draw(replace(views[-1], regions=()))
+    assert (draw(views[-1]) != without).any(), "it is outlined in the picture"
 
 
 def test_a_pair_keeps_its_name_when_one_of_them_was_away(
@@ -522,6 +541,7 @@ def test_every_option_gets_where_it_belongs(monkeypatch: pytest.MonkeyPatch, tmp
             *("--tracker", "botsort", "--no-clean", "--window", "1,3", "--step", "0.25", "--min-duration", "2"),
             *("--subjects", "pairs", "--unknown-below", "0.4", "--classes", "wave", "--stream", "bone"),
             *("--layout", "coco", "--class-names", str(names), "--duration", "60", "--timeout", "5", "--no-reconnect"),
+            *("--roi", "0,0 9,0 9,9"),
         ],
     )
     assert (said.exit_code, said.output) == (0, ""), "it is quiet"
@@ -533,8 +553,9 @@ def test_every_option_gets_where_it_belongs(monkeypatch: pytest.MonkeyPatch, tmp
     assert (pose["live"], pose["calibrate_on"]) == (True, None)
     session = given["LiveSession"]
     assert session["settings"] == TimelineSettings((1.0, 3.0), 0.25, 2.0, unknown_below=0.4, subjects="pairs")
-    others = ("source", "estimator", "tracker", "clean", "duration_s", "timeout_s", "reconnect")
-    expected = ("rtsp://x/y", "the pose model", "botsort", False, 60.0, 5.0, False)
+    others = ("source", "estimator", "tracker", "regions", "clean", "duration_s", "timeout_s", "reconnect")
+    region = Region(((0, 0), (9, 0), (9, 9)))
+    expected = ("rtsp://x/y", "the pose model", "botsort", (region,), False, 60.0, 5.0, False)
     assert tuple(session[name] for name in others) == expected
 
     said = CliRunner().invoke(main, ["live", str(names)])
