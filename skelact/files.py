@@ -112,6 +112,19 @@ def not_a_source(out: Path, sources: Sequence[Path]) -> Path:
     return out
 
 
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, with or without a mark of it.
+
+    Raises:
+        ValueError: its bytes are no such text.
+        OSError: it can't be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"bytes that are no text in UTF-8, from byte {error.start} on") from None
+
+
 def read_names(path: str | Path, what: str) -> list[str]:
     """The names in a text file, one a line; empty lines are none.
 
@@ -119,8 +132,8 @@ def read_names(path: str | Path, what: str) -> list[str]:
         SkelactError: it can't be read, or is no text in UTF-8; ``what`` says what it is for.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise SkelactError(f"{what} {path}: expected a text file with names, one a line, found {error}") from None
     return [line.strip() for line in lines if line.strip()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 import os
@@ -18,7 +19,7 @@ import numpy as np
 
 from skelact.annotations import MAX_CLASSES
 from skelact.errors import SkelactError
-from skelact.files import in_utf8, read_names
+from skelact.files import in_utf8, read_names, read_text
 from skelact.kinds import VIDEO_SUFFIXES
 from skelact.ntu import NTU120_CLASSES, is_ntu120, ntu_sample, ntu_splits
 from skelact.video import find_videos
@@ -193,11 +194,11 @@ def _read_table(table: Path) -> list[_Row]:
         f"labels {table}: expected rows of path, label[, split], or a first row that names these and start_s, stop_s"
     )
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
+        lines = csv.reader(io.StringIO(read_text(table)))
+        rows = [[cell.strip() for cell in row] for row in lines if any(cell.strip() for cell in row)]
     except OSError as error:
         raise SkelactError(f"labels {table}: cannot be read ({error.strerror})") from None
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, ValueError) as error:
         raise SkelactError(f"{expected}; found {error}") from None
     columns = list(_Row._fields[:3])
     widths: tuple[int, ...] = (2, 3)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from skelact.errors import SkelactError
+from skelact.files import read_text
 from skelact.kinds import JSON_SUFFIXES, kind_of
 from skelact.skeleton import COCO, OPENPOSE, Layout
 from skelact.structures import Array
@@ -106,7 +107,7 @@ def read_json(path: Path) -> Any:
         SkelactError: it cannot be read or is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(read_text(path))
     except FileNotFoundError:
         raise SkelactError(f"{path}: no such file") from None
     except OSError as error:

@@ -24,7 +24,7 @@ import numpy as np
 
 from skelact.calibration import UNKNOWN
 from skelact.errors import SkelactError
-from skelact.files import check_writable
+from skelact.files import check_writable, read_text
 from skelact.kinds import JSON_SUFFIXES, kind_of
 from skelact.render import MIN_SCORE, bones
 from skelact.skeleton import LAYOUTS
@@ -98,10 +98,10 @@ def write_report(result: str | Path, out: str | Path, *, video: str | Path | Non
 
 def _load(path: Path) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except FileNotFoundError:
         raise SkelactError(f"{path}: no such file; skelact predict VIDEO --json {path} makes it") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = kind_of(path, JSON_SUFFIXES) or (error.strerror if isinstance(error, OSError) else error)
         raise SkelactError(f"{path}: expected the JSON of skelact predict, found {reason}") from None
     version = content.get("schema_version") if isinstance(content, dict) else None

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skelact.errors import SkelactError
+from skelact.files import read_text
 
 Array = npt.NDArray[Any]
 
@@ -284,7 +285,7 @@ def load_layout(name_or_path: str | Path) -> Layout:
     if not path.is_file():
         raise SkelactError(f"layout {str(path)!r}: neither a file nor one of {', '.join(LAYOUTS)}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        values = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise SkelactError(f"layout {path}: expected a JSON file, found {error}") from None
     try:

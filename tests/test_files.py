@@ -13,7 +13,7 @@ import pytest
 
 from skelact import files
 from skelact.errors import SkelactError
-from skelact.files import atomic_path, check_writable, sha256_of
+from skelact.files import atomic_path, check_writable, read_names, read_text, sha256_of
 
 
 def listing(folder: Path) -> list[str]:
@@ -157,3 +157,12 @@ def test_the_hash_of_a_folder_is_that_of_its_files_in_the_order_of_their_names(t
     (tmp_path / "50").mkdir()
     assert sha256_of(tmp_path) == hashlib.sha256("".join(sorted(names)).encode()).hexdigest()
     assert sha256_of(tmp_path / "07.bin") == hashlib.sha256(b"07.bin").hexdigest()
+
+
+def test_text_may_begin_with_a_mark_and_other_bytes_are_told_by_their_place(tmp_path: Path) -> None:
+    file = tmp_path / "names.txt"
+    file.write_bytes(b"\xef\xbb\xbfwave\r\nwalk\n")
+    assert (read_text(file), read_names(file, "class names")) == ("wave\nwalk\n", ["wave", "walk"])
+    file.write_bytes(b"wave\n\xff\xd8")
+    with pytest.raises(SkelactError, match="one a line, found bytes that are no text in UTF-8, from byte 5 on"):
+        read_names(file, "class names")
