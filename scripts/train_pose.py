@@ -39,7 +39,9 @@ os.environ["OMP_WAIT_POLICY"] = "passive"  # a spinning thread would starve the 
 import click
 import cv2
 import numpy as np
+import openvino
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import RandomSampler
@@ -50,9 +52,10 @@ from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import SETTINGS
 from ultralytics.utils.loss import v8PoseLoss
-from ultralytics.utils.metrics import OKS_SIGMA
+from ultralytics.utils.metrics import OKS_SIGMA, bbox_iou
 from ultralytics.utils.ops import xyxy2xywh
 from ultralytics.utils.patches import override_configs
+from ultralytics.utils.tal import dist2bbox, make_anchors
 
 from skelact.pose import PoseModel
 from skelact.video import read_frames
@@ -71,6 +74,9 @@ LSP_TORSO = (9, 2)  # left shoulder to right hip: the length that PCK is measure
 
 LEARN_SCORE = 0.25  # teacher's joints below this are not learnt; above it the score is the joint's weight
 VISIBLE_SCORE = 0.5  # teacher's joints from this on count in validation
+CLEAR_SCORE = 0.05  # places where a teacher's score is lower only teach that there is nobody
+CLEAR_JOINT = 0.2  # joints of which a teacher is less sure are not learnt from it
+LARGE_LR_FACTOR = 4
 HIDDEN_WEIGHT = 0.5  # weight of a joint that a human placed without seeing it
 FOUND_SCORE = 0.25  # a detection from this score on is a person found
 VAL_IMGSZ = 480  # as it ships, whatever the size in training, so that the best round of all is the best
@@ -229,10 +235,84 @@ class TeacherPoseLoss(v8PoseLoss):
         weight = target[..., 2].clamp(max=1)
         area = xyxy2xywh(target_bboxes[masks])[:, 2:].prod(1, keepdim=True)
         d2 = (pred[..., :2] - target[..., :2]).square().sum(-1)
+        return self.pull(d2, area, weight).mean(), self.bce_pose(pred[..., 2], weight)
+
+    def pull(self, d2: torch.Tensor, area: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Loss (P,) of joints at squared distances (P, 17) from their places in boxes of areas (P, 1), all in cells."""
         e = d2 / ((2 * self.keypoint_loss.sigmas).square() * (area + 1e-9) * 2)
         place = (1 - torch.exp(-e) + torch.log1p(e)) / 2
-        place_loss = (place * weight).sum(1) / (weight.sum(1) + 1e-9)
-        return place_loss.mean(), self.bce_pose(pred[..., 2], weight)
+        return (place * weight).sum(1) / (weight.sum(1) + 1e-9)
+
+
+class Teacher:
+    """A YOLOv8-pose network, exported to OpenVINO, that tells what its heads answer at every place of a picture."""
+
+    def __init__(self, folder: Path, imgsz: int) -> None:
+        core = openvino.Core()
+        model = core.read_model(next(folder.glob("*.xml")))
+        nodes = {node.get_friendly_name(): node for node in model.get_ops()}
+        name = "__module.model.22.cv{}.{}.2/aten::_convolution/Add"  # 2: boxes, 3: scores, 4: joints; 3 strides
+        maps = [nodes[name.format(head, stride)].output(0) for head in (2, 3, 4) for stride in range(3)]
+        model = openvino.Model(maps, model.get_parameters(), "heads")
+        model.reshape([1, 3, imgsz, imgsz])
+        threads = torch.get_num_threads()
+        config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        self.compiled = core.compile_model(model, "CPU", config)
+
+    def __call__(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Of RGB images (B, 3, S, S) in [0, 1], what is not decoded yet: boxes (B, A, 64), scores (B, A, 1) and
+        joints (B, A, 51) at the A places of all strides, in the student's order."""
+        rows = [list(self.compiled(image[None]).values()) for image in images.contiguous().numpy()]
+        maps = [torch.from_numpy(np.concatenate(of_images)).flatten(2) for of_images in zip(*rows, strict=True)]
+        return [torch.cat(maps[start : start + 3], 2).transpose(1, 2) for start in (0, 3, 6)]
+
+
+class DensePoseLoss(TeacherPoseLoss):
+    """YOLO's pose loss with a teacher's answers, at every place of the very picture, in place of the labels.
+
+    The same terms with the same gains. The teacher's score is the weight of a place: it chooses the stride, too. By
+    labels alone a network keeps to the strides that it began with: one that learnt on small pictures goes on to see
+    people who fill a large one at stride 16, where the teacher has them at 32, in sight of the whole of them.
+    Validation goes by the labels.
+    """
+
+    def __init__(self, model: Any, teacher: Teacher) -> None:
+        super().__init__(model)
+        self.teacher = teacher
+
+    def loss(
+        self, preds: dict[str, torch.Tensor], batch: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the five losses of a batch, times its size, and what they are called."""
+        if not torch.is_grad_enabled():
+            return super().loss(preds, batch)
+        box, score, joints = (preds[name].transpose(1, 2) for name in ("boxes", "scores", "kpts"))
+        with torch.no_grad():
+            true_box, true_score, true_joints = self.teacher(batch["img"])
+        weight = true_score.sigmoid()
+        total = weight.sum().clamp(min=1)
+        cls = self.bce(score, weight).sum() / total
+        clear = weight[..., 0] > CLEAR_SCORE
+        weight = weight[clear][:, 0] / total  # (P,)
+        places = make_anchors(preds["feats"], self.stride, 0.5)[0].expand(len(clear), -1, -1)[clear]
+
+        box, true_box = (values[clear].view(-1, 4, self.reg_max) for values in (box, true_box))
+        true_share = true_box.softmax(-1)
+        dfl = (true_share * (true_box.log_softmax(-1) - box.log_softmax(-1))).sum(-1).mean(-1)
+        sides, true_sides = box.softmax(-1) @ self.proj, true_share @ self.proj
+        iou = bbox_iou(*(dist2bbox(d, places, xywh=False) for d in (sides, true_sides)), xywh=False, CIoU=True)[:, 0]
+
+        joints, true_joints = (values[clear].view(-1, 17, 3) for values in (joints, true_joints))
+        sure = true_joints[..., 2].sigmoid()
+        area = (true_sides[:, :2] + true_sides[:, 2:]).prod(-1, keepdim=True)
+        d2 = (2 * (joints[..., :2] - true_joints[..., :2])).square().sum(-1)
+        far = self.pull(d2, area, torch.where(sure > CLEAR_JOINT, sure, 0))
+        kobj = F.binary_cross_entropy_with_logits(joints[..., 2], sure, reduction="none").mean(1)
+
+        of_place = ((1 - iou) * self.hyp.box, far * self.hyp.pose, kobj * self.hyp.kobj, dfl * self.hyp.dfl)
+        at_box, at_pose, at_kobj, at_dfl = ((values * weight).sum() for values in of_place)
+        losses = torch.stack([at_box, at_pose, at_kobj, cls * self.hyp.cls, at_dfl])
+        return losses * len(clear), dict(zip(self.loss_names, losses.detach(), strict=True))
 
 
 class TimedPoseTrainer(PoseTrainer):
@@ -244,6 +324,8 @@ class TimedPoseTrainer(PoseTrainer):
     plan: Plan
     round_images: int
     bf16: bool
+    teacher: Path | None
+    large_anew: bool
     last: Path
     best: Path
     steps = 0
@@ -260,7 +342,21 @@ class TimedPoseTrainer(PoseTrainer):
 
     def get_model(self, *args: Any, **kwargs: Any) -> torch.nn.Module:
         """Build the network; NHWC memory is a third faster on the CPU too."""
-        return super().get_model(*args, **kwargs).to(memory_format=torch.channels_last)
+        model = super().get_model(*args, **kwargs)
+        if self.large_anew and not self.resume:
+            begin_large_anew(model)
+        return model.to(memory_format=torch.channels_last)
+
+    def build_optimizer(self, model: Any, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Build ultralytics' optimizer, which moves what is begun anew faster than the rest."""
+        optimizer = super().build_optimizer(model, *args, **kwargs)
+        if self.large_anew:
+            large = {id(parameter) for part in large_parts(model) for parameter in part.parameters()}
+            for group in list(optimizer.param_groups):
+                anew = [parameter for parameter in group["params"] if id(parameter) in large]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in large]
+                optimizer.add_param_group({**group, "params": anew, "lr_factor": LARGE_LR_FACTOR})
+        return optimizer
 
     def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """Return ultralytics' loader: a random part of the images each round, one size in all validations."""
@@ -288,7 +384,8 @@ class TimedPoseTrainer(PoseTrainer):
             torch.set_num_threads(len(os.sched_getaffinity(0)))  # those of `taskset`, too
             torch.set_flush_denormal(True)
         if type(self.model.init_criterion()) is v8PoseLoss:  # yolo26's loss needs no longer reach
-            self.model.criterion = TeacherPoseLoss(self.model)
+            teacher = self.teacher and Teacher(self.teacher, self.args.imgsz)
+            self.model.criterion = DensePoseLoss(self.model, teacher) if teacher else TeacherPoseLoss(self.model)
         if self.bf16:  # in this network alone, not in the averaged one, which is validated and saved
             self.model.predict = in_bf16(self.model.predict)
         self.ema.decay = lambda updates: min(0.996, updates / (updates + 20))  # a memory of about 250 steps
@@ -312,7 +409,7 @@ class TimedPoseTrainer(PoseTrainer):
         now = time.time()
         self.steps += 1
         for group in self.optimizer.param_groups:
-            group["lr"] = self.args.lr0 * self.plan.lr_factor(now, self.steps)
+            group["lr"] = self.args.lr0 * self.plan.lr_factor(now, self.steps) * group.get("lr_factor", 1)
         super().optimizer_step()
         self.stop |= now > self.plan.end
 
@@ -329,6 +426,23 @@ class TimedPoseTrainer(PoseTrainer):
 
     def final_eval(self) -> None:
         """Leave the checkpoints as they are: stripped of the optimizer they could not be gone on from."""
+
+
+def large_parts(model: Any) -> list[Any]:
+    """The parts of a YOLO11 pose network that only people at stride 32 are seen with."""
+    head = model.model[-1]
+    return [model.model[20], model.model[22], head.cv2[2], head.cv3[2], head.cv4[2]]
+
+
+def begin_large_anew(model: Any) -> None:
+    """Forget how people at stride 32 were seen; a network that did not use it has let it wither."""
+    for part in large_parts(model):
+        for module in part.modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
+                module.reset_parameters()
+    boxes, scores, joints = (part[-1].bias for part in large_parts(model)[2:])
+    for bias, value in ((boxes, 1.0), (scores, -4.0), (joints, 0.0)):  # as ultralytics begins; few places have somebody
+        torch.nn.init.constant_(bias, value)
 
 
 def in_bf16(predict: Callable[..., Any]) -> Callable[..., Any]:
@@ -566,6 +680,9 @@ def prepare(people: Path, drawn: tuple[Path, ...], out: Path) -> None:
 @click.option("--nice", default=19, help="Lowering of the process's priority.")
 @click.option("--workers", default=2, help="Processes that read and change pictures.")
 @click.option("--bf16", is_flag=True, help="bf16 in the forward pass: twice as fast on CPUs with AMX.")
+@click.option("--mixup", default=0.0, help="Share of pictures that another one shines through.")
+@click.option("--teacher", type=click.Path(exists=True, path_type=Path), help="Learn its answers, not the labels.")
+@click.option("--large-anew", is_flag=True, help="Begin what sees people at stride 32 anew, and teach it faster.")
 def train(
     until: str,
     decay_hours: float,
@@ -582,6 +699,9 @@ def train(
     nice: int,
     workers: int,
     bf16: bool,
+    mixup: float,
+    teacher: Path | None,
+    large_anew: bool,
 ) -> None:
     """Train until a time of day, from the last checkpoint if there is one.
 
@@ -616,6 +736,7 @@ def train(
         "weight_decay": 0.02,
         "warmup_epochs": 0,
         "mosaic": mosaic,
+        "mixup": mixup,
         "close_mosaic": 0,
         "degrees": degrees,
         "translate": 0.1,
@@ -631,6 +752,8 @@ def train(
     trainer_class.plan = Plan(end=next_time(until), decay_s=decay_hours * 3600)
     trainer_class.round_images = round_images
     trainer_class.bf16 = bf16
+    trainer_class.teacher = teacher
+    trainer_class.large_anew = large_anew
     trainer_class(overrides=overrides).train()
 
 
