@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -45,6 +46,9 @@ class LatestFrames:
         num_read: frames that the source gave.
         num_dropped: those of them that nobody looked at, as there was a newer one.
         num_reconnects: how often the source came back.
+
+    Raises:
+        SkelactError: the source is an address of another protocol.
     """
 
     def __init__(self, source: str | int | Path, timeout_s: float = TIMEOUT_S, reconnect: bool = True) -> None:
@@ -52,6 +56,9 @@ class LatestFrames:
         self.timeout_s = timeout_s
         self.num_read = self.num_dropped = self.num_reconnects = 0
         self.is_file = not _is_camera(source) and not _is_address(source)
+        self._name = _without_secrets(str(source))
+        if self.is_file and "://" in str(source):
+            raise SkelactError(f"{self._name}: expected a file or an address with {', '.join(NETWORK)}")
         self._reconnect = reconnect and not self.is_file
         self._newest: Frame | None = None
         self._error: BaseException | None = None
@@ -119,7 +126,7 @@ class LatestFrames:
             if not self._reconnect or not self.num_read or not isinstance(error, SkelactError | None):
                 self._error = error
                 break
-            logger.warning("%s; connecting again in %.1f s", error or f"{self.source}: the stream ended", pause_s)
+            logger.warning("%s; connecting again in %.1f s", error or f"{self._name}: the stream ended", pause_s)
             self._stopped.wait(pause_s)
             pause_s = min(2 * pause_s, BACKOFF_S[1])
         with self._changed:
@@ -149,8 +156,6 @@ class LatestFrames:
             self._changed.notify_all()
 
     def _paced(self) -> Iterator[Any]:
-        if "://" in str(self.source):
-            raise SkelactError(f"{self.source}: expected a file or an address with {', '.join(NETWORK)}")
         started_s = time.monotonic()
         for frame in read_frames(str(self.source)):
             if self._stopped.wait(max(0.0, started_s + frame.time_s - time.monotonic())):
@@ -176,11 +181,16 @@ class LatestFrames:
             camera.release()
 
     def _stream(self) -> Iterator[Any]:
-        options = {"protocol_whitelist": PROTOCOLS, "rtsp_transport": "tcp", "flags": "low_delay"}
+        options = {
+            "protocol_whitelist": PROTOCOLS,
+            "rtsp_flags": "prefer_tcp",  # which loses no packets; UDP where the camera has nothing else
+            "fpsprobesize": "0",  # the frame rate is not needed, and to find it takes 20 pictures
+            "flags": "low_delay",
+        }
         address = str(self.source)
         av.logging.set_level(None)
         unanswered = SkelactError(
-            f"{address}: expected a stream, found no answer in {self.timeout_s:g} s; is the address right, and the "
+            f"{self._name}: expected a stream, found no answer in {self.timeout_s:g} s; is the address right, and the "
             "camera on?"
         )
         opening_s: float | None = time.monotonic()
@@ -188,7 +198,7 @@ class LatestFrames:
             with av.open(address, options=options, timeout=(self.timeout_s, self.timeout_s)) as container:
                 opening_s = None
                 if not container.streams.video or container.format.name == "tty":
-                    raise SkelactError(f"{address}: expected a stream of pictures, found none in it")
+                    raise SkelactError(f"{self._name}: expected a stream of pictures, found none in it")
                 deadline_s = time.monotonic() + self.timeout_s
                 stream, upright, pace = container.streams.video[0], Upright(), _Pace()
                 # A recording comes as fast as the network is (but by RTSP), a live HLS stream in bursts.
@@ -211,7 +221,7 @@ class LatestFrames:
                         deadline_s = time.monotonic() + self.timeout_s
                     elif time.monotonic() > deadline_s:
                         raise SkelactError(
-                            f"{address}: expected pictures, found none that can be decoded in {self.timeout_s:g} s"
+                            f"{self._name}: expected pictures, found none that can be decoded in {self.timeout_s:g} s"
                         )
         except (av.error.ExitError, av.error.TimeoutError):
             raise unanswered from None
@@ -220,7 +230,11 @@ class LatestFrames:
             if opening_s is not None and time.monotonic() - opening_s >= 0.9 * self.timeout_s:
                 raise unanswered from None
             reason = getattr(error, "strerror", None) or error
-            raise SkelactError(f"{address}: expected a stream of pictures, found none ({reason})") from None
+            hint = "; is it ://USER:PASSWORD@HOST, special characters as %40 for @?"
+            raise SkelactError(
+                f"{self._name}: expected a stream of pictures, found none ({reason})"
+                f"{hint if isinstance(error, av.error.HTTPUnauthorizedError) else ''}"
+            ) from None
 
 
 class _Pace:
@@ -257,6 +271,12 @@ class _Pace:
 
 def _is_address(source: str | int | Path) -> bool:
     return str(source).lower().startswith(NETWORK)
+
+
+def _without_secrets(address: str) -> str:
+    """An address as it can be told: without who asks, and without passwords among what is asked for."""
+    address = re.sub(r"(?<=://).*@", "***@", address)
+    return re.sub(r"(?i)((?:pass\w*|pwd|token|key|secret)=)[^&]*", r"\1***", address)
 
 
 def _is_camera(source: str | int | Path) -> bool:

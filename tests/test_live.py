@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import drawn_people
@@ -443,9 +444,74 @@ def test_late_pictures_are_shown_at_once_and_made_up_for(monkeypatch: pytest.Mon
     assert [shown_s(k, 29.0) for k in (90, 91)] == [30, 31], "always late is in time, after a while"
 
 
-def test_other_protocols_are_told(tmp_path: Path) -> None:
-    with pytest.raises(SkelactError, match=r"ftp://x/y: expected a file or an address with http://"):
-        list(LatestFrames("ftp://x/y").__enter__())
+def test_other_protocols_are_told(classifier: Path, estimator: Waving) -> None:
+    result = CliRunner().invoke(main, ["live", "ftp://me:secret@x/y", "--model", str(classifier)])
+    assert result.exit_code == 1
+    assert "ftp://***@x/y: expected a file or an address with http://" in result.stderr
+    assert "secret" not in result.output
+
+
+SDP = "v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+
+
+class RtspCamera(StreamRequestHandler):
+    """Asks for a password, or else has pictures, but over none of the ways to send them that it is asked for."""
+
+    asks_for_password = False
+    transports: ClassVar[list[str]] = []
+
+    def handle(self) -> None:
+        while request := self.rfile.readline().decode().split():
+            headers = dict(line.split(": ", 1) for line in iter(lambda: self.rfile.readline().decode().strip(), ""))
+            status, body = "200 OK", SDP if request[0] == "DESCRIBE" else ""
+            if request[0] == "DESCRIBE" and self.asks_for_password:
+                status = '401 Unauthorized\r\nWWW-Authenticate: Basic realm="x"'
+            elif request[0] == "SETUP":
+                self.transports.append(headers["Transport"])
+                status = "461 Unsupported Transport"
+            told = f"RTSP/1.0 {status}\r\nCSeq: {headers['CSeq']}\r\nContent-Type: application/sdp\r\n"
+            self.wfile.write(f"{told}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+
+
+@pytest.fixture
+def rtsp(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Host and port of a camera."""
+    monkeypatch.setattr(RtspCamera, "transports", [])
+    with ThreadingTCPServer(("127.0.0.1", 0), RtspCamera) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_camera_without_tcp_is_asked_for_udp(rtsp: str) -> None:
+    with pytest.raises(SkelactError, match="expected a stream of pictures"), LatestFrames(f"rtsp://{rtsp}/") as frames:
+        list(frames)
+    assert [transport.partition(";")[0] for transport in RtspCamera.transports][:2] == ["RTP/AVP/TCP", "RTP/AVP/UDP"]
+
+
+def test_a_wrong_password_is_told_in_one_line_that_does_not_hold_it(
+    rtsp: str, classifier: Path, estimator: Waving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RtspCamera, "asks_for_password", True)
+    address = f"rtsp://me:secret@{rtsp}/?channel=1&password=secret2&x=1"
+    result = CliRunner().invoke(main, ["live", address, "--model", str(classifier)])
+    assert result.exit_code == 1
+    assert f"rtsp://***@{rtsp}/?channel=1&password=***&x=1: expected a stream of pictures" in result.stderr
+    assert "401 Unauthorized" in result.stderr
+    assert "USER:PASSWORD@HOST" in result.stderr
+    assert "secret" not in result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_password_is_not_told_when_a_stream_breaks_off(camera: HttpStream, caplog: pytest.LogCaptureFixture) -> None:
+    threading.Timer(0.7, camera.cut).start()
+    with LatestFrames(camera.url.replace("://", "://me:secret@")) as frames:
+        for _ in frames:
+            if "connecting again" in caplog.text:
+                break
+    assert "http://***@127.0.0.1" in caplog.text
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize(
