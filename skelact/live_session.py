@@ -359,5 +359,16 @@ def live(
     settings = TimelineSettings(windows, step_s, min_duration_s, unknown_below=threshold, subjects=subjects)
     file = Path(source) if isinstance(source, str | Path) and Path(source).is_file() else None
     estimator = PoseModel(pose_model, device, backend, precision, live=True, calibrate_on=file)
-    how = (tracker, as_regions(regions), clean, duration_s, timeout_s, reconnect, on_frame)
-    return LiveSession(source, estimator, classifier, settings, *how)
+    return LiveSession(
+        source,
+        estimator,
+        classifier,
+        settings,
+        tracker,
+        as_regions(regions),
+        clean,
+        duration_s,
+        timeout_s,
+        reconnect,
+        on_frame,
+    )

@@ -62,17 +62,16 @@ def keep_inside(sequence: PoseSequence, regions: Sequence[Region]) -> PoseSequen
     if any(track.keypoint.shape[-1] == 3 for track in sequence.tracks):
         raise SkelactError(f"{sequence.info.path}: --roi is for pictures, and these poses are in 3D; leave it out")
     img_shape = sequence.info.img_shape
-    polygons = [region.pixels(img_shape).astype(np.float32) for region in regions]
-    tracks = tuple(kept for track in sequence.tracks if (kept := _part_inside(track, polygons, img_shape)))
+    tracks = tuple(kept for track in sequence.tracks if (kept := _part_inside(track, regions, img_shape)))
     if "pose_model" in sequence.provenance:  # of pickles the order is the file's
         tracks = rank_tracks(tracks, img_shape, sequence.num_frames)
     return replace(sequence, tracks=tracks)
 
 
-def _part_inside(track: Track, polygons: Sequence[Array], img_shape: tuple[int, int]) -> Track | None:
+def _part_inside(track: Track, regions: Sequence[Region], img_shape: tuple[int, int]) -> Track | None:
     bbox = boxed(track).bbox
     assert bbox is not None
-    inside = track.present & _stand_in(bbox, polygons, img_shape)
+    inside = track.present & boxes_inside(bbox, regions, img_shape)
     if not inside.any():
         return None
 
@@ -87,10 +86,7 @@ def boxes_inside(bbox: Array, regions: Sequence[Region], img_shape: tuple[int, i
     """Of boxes (N, 4) xyxy in pixels, whether they stand in one of the regions, or there is none: (N,) bool."""
     if not regions:
         return np.ones(len(bbox), bool)
-    return _stand_in(bbox, [region.pixels(img_shape).astype(np.float32) for region in regions], img_shape)
-
-
-def _stand_in(bbox: Array, polygons: Sequence[Array], img_shape: tuple[int, int]) -> Array:
+    polygons = [region.pixels(img_shape).astype(np.float32) for region in regions]
     feet = np.stack([(bbox[:, 0] + bbox[:, 2]) / 2, bbox[:, 3]], axis=1).clip(0, img_shape[::-1])  # of the picture
     return np.array([any(_holds(polygon, point) for polygon in polygons) for point in feet], bool)
 
