@@ -125,6 +125,8 @@ class LatestFrames:
                 break
             if not self._reconnect or not self.num_read or not isinstance(error, SkelactError | None):
                 self._error = error
+                if error is None and not self.is_file:
+                    logger.info("%s: the stream ended", self._name)
                 break
             logger.warning("%s; connecting again in %.1f s", error or f"{self._name}: the stream ended", pause_s)
             self._stopped.wait(pause_s)

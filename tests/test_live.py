@@ -407,6 +407,16 @@ def test_a_video_from_an_address_plays_at_its_own_rate_upright_and_ends(tmp_path
     assert seen[0].image.shape == shown.shape == (120, 160, 3)
 
 
+def test_a_stream_that_ends_and_is_not_to_come_back_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "skelact")
+    monkeypatch.setattr(LatestFrames, "_stream", lambda frames: iter(pictures(0.2)))
+    with LatestFrames("rtsp://me:secret@camera/1", reconnect=False) as frames:
+        assert [frame for frame in frames if frame]
+    assert caplog.messages == ["rtsp://***@camera/1: the stream ended"]
+
+
 def test_a_live_playlist_comes_in_bursts_and_plays_at_its_own_rate(tmp_path: Path, files: str) -> None:
     with av.open(str(tmp_path / "live.m3u8"), "w", format="hls", options={"hls_time": "1"}) as out:
         stream = out.add_stream("libx264", rate=25, width=160, height=120, options={"g": "25"})
