@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skelact.cli_options import command_line
 from skelact.errors import SkelactError
 
 if TYPE_CHECKING:
     from skelact.shipped import ShippedModel
     from skelact.weights import FusedModel, PublishedModel
-
-SCHEMA_VERSION = 1
 
 
 @click.group()
@@ -49,11 +48,11 @@ def list_weights(json_path: str | None) -> None:
     """
     from skelact.shipped import shipped
     from skelact.weights import YOLO26N_POSE, ZOO, weights_folder
-    from skelact.writers import write_json
+    from skelact.writers import record, write_json
 
     rows = [*map(_describe, (*shipped().values(), *ZOO.values(), YOLO26N_POSE))]
     if json_path is not None:
-        write_json({"schema_version": SCHEMA_VERSION, "folder": str(weights_folder()), "models": rows}, json_path)
+        write_json(record(command_line(), {"folder": str(weights_folder()), "models": rows}), json_path)
         return
     click.echo(f"{'NAME':<22} {'LAYOUT':<9} {'TOP-1':>6}  {'HERE':<7} STREAM")
     for row in rows:
