@@ -22,6 +22,7 @@ import gzip
 import itertools
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -325,6 +326,7 @@ class TimedPoseTrainer(PoseTrainer):
     round_images: int
     bf16: bool
     teacher: Path | None
+    turned: float
     large_anew: bool
     last: Path
     best: Path
@@ -391,9 +393,12 @@ class TimedPoseTrainer(PoseTrainer):
         self.ema.decay = lambda updates: min(0.996, updates / (updates + 20))  # a memory of about 250 steps
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Move and scale the batch, images in NHWC memory."""
+        """Move, scale and partly turn the batch, images in NHWC memory."""
         batch = super().preprocess_batch(batch)
-        batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
+        images = batch["img"]
+        for index in (torch.rand(len(images)) < self.turned).nonzero()[:, 0]:
+            images[index] = torch.rot90(images[index], random.choice((-1, 1)), (1, 2))
+        batch["img"] = images.contiguous(memory_format=torch.channels_last)
         return batch
 
     def _model_train(self) -> None:
@@ -682,6 +687,7 @@ def prepare(people: Path, drawn: tuple[Path, ...], out: Path) -> None:
 @click.option("--bf16", is_flag=True, help="bf16 in the forward pass: twice as fast on CPUs with AMX.")
 @click.option("--mixup", default=0.0, help="Share of pictures that another one shines through.")
 @click.option("--teacher", type=click.Path(exists=True, path_type=Path), help="Learn its answers, not the labels.")
+@click.option("--turned", default=0.0, help="Share of pictures turned by a quarter, whose people lie; by --teacher.")
 @click.option("--large-anew", is_flag=True, help="Begin what sees people at stride 32 anew, and teach it faster.")
 def train(
     until: str,
@@ -701,6 +707,7 @@ def train(
     bf16: bool,
     mixup: float,
     teacher: Path | None,
+    turned: float,
     large_anew: bool,
 ) -> None:
     """Train until a time of day, from the last checkpoint if there is one.
@@ -709,6 +716,8 @@ def train(
     figures of each round are in OUT/train/results.csv. Stop it with `kill -- -$(cat OUT/pgid)` where it was
     started with setsid; the same command goes on.
     """
+    if turned and not teacher:
+        raise click.UsageError("--turned needs --teacher: labels don't turn with the picture")
     os.nice(nice)
     keep_freed_memory()
     RandomPerspective.apply_bboxes = move_boxes
@@ -753,6 +762,7 @@ def train(
     trainer_class.round_images = round_images
     trainer_class.bf16 = bf16
     trainer_class.teacher = teacher
+    trainer_class.turned = turned
     trainer_class.large_anew = large_anew
     trainer_class(overrides=overrides).train()
 
