@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 MAX_MESSAGE = 500  # characters of what others say of an error
-TIMELINE_OPTIONS = ("window", "step", "min_duration", "subjects")  # say nothing where one answer is asked for
+TIMELINE_OPTIONS = {"window": "window_s", "step": "step_s", "min_duration": "min_duration_s", "subjects": "subjects"}
 
 
 @contextmanager
@@ -240,9 +240,6 @@ def predict(
     json_path: str | None,
     csv_path: str | None,
     quiet: bool,
-    window: list[float] | None,
-    step: float,
-    min_duration: float,
     regions: list[Region],
     **options: Any,
 ) -> None:
@@ -260,12 +257,12 @@ def predict(
         raise click.UsageError("--json and --csv cannot both go to stdout")
     if options["ray_address"] and options["engine"] != "ray":
         raise click.UsageError("--ray-address is of --engine ray")
-    told = [name for name in TIMELINE_OPTIONS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if told and options["granularity"] == "auto":
-        options["granularity"] = "timeline"
+    given = {name: options.pop(name) for name in TIMELINE_OPTIONS}
+    told = [name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if told and options["granularity"] in ("clip", "person"):
         option = told[0].replace("_", "-")
         raise click.UsageError(f"--{option} is of --granularity timeline, not of {options['granularity']}")
+    options |= {TIMELINE_OPTIONS[name]: given[name] for name in told}
     if options["blur_faces"] and not options["out_video"]:
         raise click.UsageError("--blur-faces hides faces in the overlay: add --out-video")
     outputs = {f"--{kind.replace('_', '-')}": options[kind] for kind in ("out_video", "srt", "vtt", "eaf")}
@@ -287,10 +284,7 @@ def predict(
         clips=int(clips),
         class_names=cli_options.names_in(class_names),
         progress=not quiet,
-        on_result=lambda result: _tell(result, out, options["granularity"] == "auto" and not quiet),
-        window_s=window,
-        step_s=step,
-        min_duration_s=min_duration,
+        on_result=lambda result: _tell(result, out, options["granularity"] == "auto" and not told and not quiet),
         regions=regions,
         json_dir=json_dir,
         command=cli_options.command_line(),

@@ -27,7 +27,7 @@ from skelact.errors import SkelactError
 from skelact.files import atomic_path, check_writable
 from skelact.kinds import PICKLE_SUFFIXES
 from skelact.labelling import Clip, Labels, find_clips, groups_of, label_clips, make_split, without
-from skelact.persons import main_persons
+from skelact.persons import main_persons, rank_tracks
 from skelact.pipeline import DEFAULT_POSE_MODEL, estimate_poses
 from skelact.pose import PoseModel, choose_pose_model
 from skelact.ranges import check_numbers
@@ -229,7 +229,9 @@ def extract_poses(
         whole = load_sequence(kept[clip.name])
         for part in told.parts_of(clip):
             sequence = whole.cut(part.start_s, part.stop_s)
-            persons = main_persons(sequence.tracks, sequence.info.img_shape, sequence.num_frames, num_person)
+            shape = sequence.info.img_shape, sequence.num_frames
+            tracks = rank_tracks(sequence.tracks, *shape)  # who matters in this part
+            persons = main_persons(tracks, *shape, num_person)
             row: dict[str, Any] = {**failed, "name": part.name, "frames": sequence.num_frames, "persons": len(persons)}
             rows.append(row)
             since = f" from {part.start_s:.10g} s on" if part.start_s else ""

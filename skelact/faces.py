@@ -41,6 +41,21 @@ def find_faces(keypoint: Array, bbox: Array) -> Array:
     return np.concatenate([middle, radius[:, None]], axis=1).astype(np.float32)
 
 
+def faces_between(before: Array, after: Array, share: float) -> Array:
+    """Circles of a frame in which nobody looked for heads: those of the frames before and after, and on the way.
+
+    Args:
+        before, after: (N, 3) and (M, 3).
+        share: of the way from one frame to the other.
+    """
+    moved = []
+    for here, there, part in ((before, after, share), (after, before, 1 - share)):
+        if len(here) and len(there):
+            distance = np.linalg.norm(here[:, None, :2] - there[None, :, :2], axis=-1)
+            moved.append(here + (there[distance.argmin(1)] - here) * np.float32(part))
+    return np.concatenate([before, after, *moved])
+
+
 def faces_around(faces: Sequence[Array], index: int, fps: float) -> Array:
     """All circles (N, 3) of a frame and of those shortly before and after it."""
     hold = max(1, round(HOLD_S * fps))

@@ -255,8 +255,8 @@ class LiveSession:
         for subject, seen_s in list(self._last_seen.items()):
             if now_s - seen_s > NO_SUBJECT_S:
                 events += [*self._feed(subject, math.inf), *self._segmenter.close(subject)]
-                self._grid.forget(subject)
                 del self._last_seen[subject]
+        self._grid.keep(self._last_seen, self._rings)
         if windows:
             self._num_windows += len(windows)
             self._latencies.extend([self._frames.now_s() - now_s] * len(windows))
@@ -283,8 +283,10 @@ class LiveSession:
 
 
 def _mean_score(track: Track) -> float:
+    """Of the detections; where poses are interpolated there is none."""
     assert track.bbox_score is not None
-    return float(track.bbox_score[track.present].mean()) if track.present.any() else 0.0
+    detected = track.bbox_score > 0
+    return float(track.bbox_score[detected].mean()) if detected.any() else 0.0
 
 
 def event_json(event: Event) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from skelact.cleaning import Cleaning, clean_tracks
 from skelact.clips import HOLE_FRAMES
 from skelact.elan import to_eaf
 from skelact.errors import SkelactError
-from skelact.faces import find_faces
+from skelact.faces import faces_between, find_faces
 from skelact.files import check_writable, not_a_source, sha256_of
 from skelact.kinds import PICKLE_SUFFIXES, VIDEO_SUFFIXES
 from skelact.linking import clothes_colour
@@ -118,7 +118,6 @@ class FollowedFrames:
         if clean:
             tracks = clean_tracks(tracks, fps, cuts_s)
         tracks = tuple(stretch(track, self.stride, times) for track in tracks)
-        faces = self._faces()
         return PoseSequence(
             info=info,
             tracks=rank_tracks(tracks, self.info.img_shape, len(times)),
@@ -131,15 +130,22 @@ class FollowedFrames:
                 "stride": self.stride,
                 "cleaning": asdict(Cleaning()) if clean else None,
             },
-            faces=tuple(faces[k // self.stride] for k in range(len(times))),
+            faces=self._faces(len(times)),
             cuts_s=cuts_s,
         )
 
-    def _faces(self) -> list[Array]:
-        """The circles around all heads, for each frame that was followed."""
+    def _faces(self, num_frames: int) -> tuple[Array, ...]:
+        """The circles around all heads, for each frame of the video."""
         keypoint, bbox = (np.concatenate([getattr(each, of) for each in self._frames]) for of in ("keypoint", "bbox"))
         ends = np.cumsum([len(each.bbox) for each in self._frames])
-        return np.split(find_faces(keypoint, bbox), ends[:-1])
+        found = np.split(find_faces(keypoint, bbox), ends[:-1])
+        if self.stride == 1:
+            return tuple(found)
+        places = (divmod(k, self.stride) for k in range(num_frames))
+        return tuple(
+            faces_between(found[k], found[min(k + 1, len(found) - 1)], past / self.stride) if past else found[k]
+            for k, past in places
+        )
 
 
 def _holes(times: Array) -> list[int]:
@@ -195,10 +201,11 @@ def estimate_poses(
     for frame, poses in pose_model.detect_each(followed.look_through(frames)):
         followed.follow(frame, poses)
     sequence = followed.sequence(pose_model.provenance, clean)
-    if sequence.info.fps < MIN_POSE_FPS:
+    if sequence.info.fps / stride < MIN_POSE_FPS:
+        looked_at = f" and a stride of {stride}" if stride > 1 else ""
         problems.append(
-            f"expected {MIN_POSE_FPS:g} frames a second at least, found {sequence.info.fps:.3g}: people may be mixed "
-            "up, and fast movements missed"
+            f"expected {MIN_POSE_FPS:g} frames a second at least, found {sequence.info.fps:.3g}{looked_at}: people may "
+            "be mixed up, and fast movements missed"
         )
     return replace(sequence, warnings=tuple(problems))
 
@@ -430,9 +437,9 @@ def predict(
     unknown_below: float | str | None = "auto",
     granularity: str = "auto",
     window_s: float | Sequence[float] | None = None,
-    step_s: float = STEP_S,
-    min_duration_s: float = MIN_DURATION_S,
-    subjects: str = "both",
+    step_s: float | None = None,
+    min_duration_s: float | None = None,
+    subjects: str | None = None,
     regions: str | Region | Sequence[Region | str] = (),
     out_video: str | Path | None = None,
     blur_faces: bool = False,
@@ -474,18 +481,17 @@ def predict(
         unknown_below: a best score below it is answered with ``unknown``. ``auto`` takes the threshold that was found
             on the model's validation samples, if there is one (``Classifier.unknown_below``); None never does it.
         granularity: ``clip``, one answer, ``person``, one for each person, ``timeline``, segments in time, or ``auto``,
-            a clip up to ``answers.LONGEST_CLIP_S``, else a timeline.
-        window_s, step_s, min_duration_s: of timelines, in seconds, as in ``timeline.TimelineSettings``; by default
+            a clip up to ``answers.LONGEST_CLIP_S``, else, or where something is said of timelines, a timeline.
+        window_s, step_s, min_duration_s, subjects: of timelines, as in ``timeline.TimelineSettings``; by default
             windows are as long as the clips that the models were trained on (``Classifier.window_s``).
-        subjects: of timelines: ``both``, ``persons`` or ``pairs``.
         regions: polygons in pixels, or in shares of width and height; only people with their feet in one of them count.
             Also as text, ``x1,y1 x2,y2 x3,y3``.
         out_video: where to write the overlay; a folder if there are several sources.
         blur_faces: hide the faces of everybody in the overlay.
         srt, vtt, eaf: where to write subtitles or ELAN's annotations; folders if there are several sources.
         json_dir: a folder for one JSON a source, written as each is done. A source whose JSON is there, from the same
-            file and the same settings and with the outputs wanted, is not done again: its answers are read from there,
-            without people and timelines.
+            file and the same settings and with the outputs wanted, is not done again: its answers are read from there.
+            What is returned has neither people nor timelines then, which are in the JSONs.
         workers, engine, ray_address: as in ``runner.run_tasks``.
         progress: bars on stderr.
         on_result: called with each result as it comes; not with those of sources that were done before.
@@ -502,6 +508,12 @@ def predict(
     check_numbers(topk=topk, clips=clips, workers=workers)
     check_backend(backend, precision)
     check_engine(engine, device)
+    of_timelines = {"window_s": window_s, "step_s": step_s, "min_duration_s": min_duration_s, "subjects": subjects}
+    given = [name for name, value in of_timelines.items() if value is not None]
+    if given and checked_granularity(granularity) != "timeline":
+        if granularity != "auto":
+            raise SkelactError(f"{given[0]} is of timelines: expected granularity timeline, found {granularity}")
+        granularity = "timeline"
     found = list(expand_sources(named))
     settings = PredictSettings(
         models=tuple(map(str, [model] if isinstance(model, str | Path) else model)),
@@ -522,9 +534,9 @@ def predict(
         unknown_below=unknown_below,
         granularity=checked_granularity(granularity),
         window_s=None if window_s is None else as_lengths(window_s),
-        step_s=step_s,
-        min_duration_s=min_duration_s,
-        subjects=subjects,
+        step_s=STEP_S if step_s is None else step_s,
+        min_duration_s=MIN_DURATION_S if min_duration_s is None else min_duration_s,
+        subjects="both" if subjects is None else subjects,
         regions=as_regions(regions),
         blur_faces=blur_faces,
         debug=debug,
@@ -607,6 +619,8 @@ def predict(
             except SkelactError as error:  # the others go on
                 logger.warning("%s", error)
                 by_source[source][-1] = replace(by_source[source][-1], error=str(error))
+            else:  # the poses of many long videos would fill the memory
+                by_source[source] = [replace(result, sequence=None, timelines=()) for result in by_source[source]]
     return summary(result for source in sorted(by_source) for result in by_source[source])
 
 

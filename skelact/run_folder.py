@@ -46,7 +46,7 @@ class RunFolder:
         self.best, self.last = path / "best.safetensors", path / "last.safetensors"
         file = path / "config.json"
         text = json.dumps(config, indent=2)
-        if file.exists() and any(path.glob("*.safetensors")):  # else it broke in its first epoch
+        if any(path.glob("*.safetensors")):  # else it broke in its first epoch
             if not resume:
                 raise SkelactError(f"{path} holds a run already; go on with --resume, or choose another --out")
             old, new = _read_config(file), json.loads(text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -38,7 +38,7 @@ class TimelineSettings:
     Attributes:
         window_s: lengths of the windows.
         step_s: from one window to the next. Segments begin and end at fifths of it.
-        min_duration_s: what somebody does for less is taken as part of what they did before.
+        min_duration_s: what somebody does for less is taken as part of what they did before, or as nothing.
         margin: hysteresis; another class takes over where its score is higher by so much, and a class that began goes
             on until its score is lower than the threshold by so much.
         unknown_below: the threshold; below it the answer is ``unknown``. None for never.
@@ -109,10 +109,12 @@ class ScoreGrid:
             self._taken[subject] = ready[-1]
         return [Cell(k * self.step_s, (k + 1) * self.step_s, total / weights) for k, total, weights in popped]
 
-    def forget(self, subject: Subject) -> None:
-        """Keep nothing of somebody who is gone for good; track ids never come again."""
-        self._cells.pop(subject, None)
-        self._taken.pop(subject, None)
+    def keep(self, subjects: Collection[Subject], track_ids: Collection[int]) -> None:
+        """Forget all but these, and those whose tracks are there yet: two who parted may meet again."""
+        gone = [who for who in self._taken if who not in subjects and not all(k in track_ids for k in who)]
+        for who in gone:
+            self._cells.pop(who, None)
+            del self._taken[who]
 
     @property
     def subjects(self) -> list[Subject]:
@@ -226,12 +228,9 @@ class Segmenter:
         return events
 
     def close(self, subject: Subject) -> list[Event]:
-        """End a subject's segment, as they are gone. Who was there too shortly for a segment gets theirs."""
-        current, pending = self._current.get(subject), self._pending.get(subject)
+        """End a subject's segment, as they are gone. Who was there too shortly for one has none."""
         self._rising.pop(subject, None)
-        events = []
-        if pending:
-            events = self._pass(subject) if current else self._begin(subject)
+        events = self._pass(subject) if subject in self._pending else []
         if subject in self._current:
             self._go_on(subject)
             events.append(self._event("end", subject, self._current.pop(subject)))
@@ -331,7 +330,7 @@ def make_timelines(
         sequence: the people.
         classifier: the networks.
         class_names: of the classes that they score.
-        settings: of windows and segments.
+        settings: of windows and segments; the minimum duration is at most half of the sequence.
         topk: how many classes each segment lists.
         progress: draw a bar on stderr, if that is a terminal.
 
@@ -340,6 +339,7 @@ def make_timelines(
     """
     settings = settings or TimelineSettings()
     grid = ScoreGrid(settings.step_s / CELLS_A_STEP)
+    settings = replace(settings, min_duration_s=min(settings.min_duration_s, sequence.duration_s / 2))
     pieces = [piece for track in sequence.tracks for piece in _by_shot(track, sequence.cuts_s)]
     windows = list(lay_windows(pieces, classifier.num_person, settings.window_s, settings.step_s, settings.subjects))
     disable = None if progress else True

@@ -37,7 +37,7 @@ from skelact.parallel import Processes, processes
 from skelact.plots import plot_confusion
 from skelact.ranges import check_numbers
 from skelact.recipes import EPOCH_CLIPS, PUBLISHED_BATCH_SIZE, TrainSettings
-from skelact.run_folder import LOG_FIELDS, RunFolder, load_state
+from skelact.run_folder import LOG_FIELDS, STATE, RunFolder, load_state
 from skelact.runner import available_cores
 from skelact.skeleton import NTU, Layout, as_layout, load_layout
 from skelact.structures import Array
@@ -656,6 +656,11 @@ class _Run:
         """Bring back the state of the last whole epoch; the epoch to go on with."""
         found = load_state(self.out)
         if found is None:
+            if (self.out / "log.csv").exists():  # else it broke in its first epoch
+                raise SkelactError(
+                    f"{self.out}: expected {STATE} to go on from, found none; start anew in another --out, from "
+                    f"--init {self.out / 'last.safetensors'} if you like"
+                )
             return 0
         tensors, progress = found
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "momentum": {}}

@@ -87,6 +87,7 @@ def test_auto_goes_by_duration_and_says_what_it_chose(films: dict[str, Film], mo
     assert f"{films['long'].path}: 12.0 s, longer than 10 s: a timeline (--granularity chooses)\n" in said.stderr
     assert "0.00-12.00 s" in said.stdout
     assert "persons 1, 2: wa" in said.stdout
+    assert result_of(films["short"].path, model, window_s=1.0).granularity == "timeline", "as with --window"
     asked = skelact_with("predict", films["short"].path, "--model", model, "--granularity", "timeline")
     assert (asked.exit_code, asked.stderr) == (0, "")
     assert "person 1: " in asked.stdout

@@ -27,6 +27,7 @@ from skelact.errors import SkelactError
 from skelact.extract import extract_poses, load_sequence, save_sequence
 from skelact.persons import main_persons
 from skelact.pipeline import estimate_poses
+from skelact.structures import PoseSequence, Track, VideoInfo
 
 NUM_FRAMES = 24
 
@@ -170,6 +171,28 @@ def test_a_table_with_times_makes_samples_of_the_parts_of_a_video(
     ((_, reason),), rows = report.failed, rows_of(report.report)
     assert "none from 9 s on" in reason
     assert rows["walk/0_9-10"]["reason"] == reason
+
+
+def test_in_a_part_of_a_video_those_count_who_act_in_it(
+    folder: Path, drawn: Estimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who fills most of the video goes out as another one falls, far away."""
+
+    def person(track_id: int, frames: range, x: float, size: float) -> Track:
+        body = np.random.default_rng(track_id).uniform(0, size, (17, 2)).astype(np.float32)
+        keypoint = np.stack([body + np.array([x, 0.1 * size * (t % 2)]) for t in frames]).astype(np.float32)
+        bbox = np.concatenate([keypoint.min(1), keypoint.max(1)], 1)
+        sure = np.full((len(frames), 17), 0.9, np.float32)
+        return Track(track_id, frames[0], np.array(frames) / 30, keypoint, sure, bbox, sure[:, 0])
+
+    tracks = person(1, range(65), 0, 200), person(2, range(60, 120), 600, 60)
+    whole = PoseSequence(VideoInfo("a.mp4", (240, 800), 30.0, 120), tracks, 120, "coco", np.arange(120) / 30)
+    monkeypatch.setattr(extract, "load_sequence", lambda path: whole)
+    (tmp_path / "times.csv").write_text("start_s,stop_s,path,label\n0,1,0.mp4,walk\n2,4,0.mp4,fall\n")
+    extract_poses(folder / "wave", tmp_path / "out.pkl", labels=tmp_path / "times.csv", progress=False)
+    of_name = {sample.frame_dir: sample.keypoint for sample in load_annotations(tmp_path / "out.pkl").annotations}
+    assert of_name["0_0-1"][0, 0, 0, 0] < 200
+    assert of_name["0_2-4"][0, 0, 0, 0] > 600
 
 
 def test_one_bad_video_does_not_lose_the_rest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import drawn_people
 import numpy as np
 
-from skelact.faces import blur_faces, faces_around, find_faces
+from skelact.faces import blur_faces, faces_around, faces_between, find_faces
 from skelact.structures import Array
 
 EYES = [drawn_people.JOINT[joint] for joint in ("left_eye", "right_eye", "nose")]
@@ -61,3 +61,15 @@ def test_faces_at_and_beyond_the_edge_are_no_trouble() -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     blur_faces(image, np.array([[-3.0, 5.0, 6.0], [29.0, 19.0, 4.0], [100.0, 100.0, 9.0], [5.0, 5.0, 0.0]]))
     assert image.shape == (20, 30, 3)
+
+
+def test_between_two_looked_at_frames_faces_are_hidden_on_their_way() -> None:
+    before = np.array([[10, 20, 5], [100, 20, 5]], np.float32)
+    after = np.array([[104, 20, 7], [20, 40, 5], [300, 9, 4]], np.float32)
+    hidden = faces_between(before, after, 0.25).tolist()
+    assert [12.5, 25, 5] in hidden
+    assert [101, 20, 5.5] in hidden
+    assert all(face in hidden for face in [*before.tolist(), *after.tolist()])
+    nobody = np.zeros((0, 3), np.float32)
+    assert faces_between(before, nobody, 0.25).tolist() == before.tolist()
+    assert faces_between(nobody, nobody, 0.25).shape == (0, 3)

@@ -294,6 +294,20 @@ def test_whose_box_is_never_sure_does_nothing(
     assert {event.subject for event in events} == {(1,)}
 
 
+def test_who_is_seen_off_and_on_is_as_sure_as_they_were_seen(
+    played: None, classifier: Path, estimator: Waving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who lies: between two detections their joints are interpolated, and nothing is known of the box."""
+
+    def now_and_then(poses: FramePoses) -> FramePoses:
+        half_sure = replace(poses, bbox_score=np.full(len(poses.bbox), 0.45, np.float32))
+        return only(half_sure, np.arange(0 if round(poses.time_s * FPS) % 2 else 2))
+
+    detecting(estimator, monkeypatch, now_and_then)
+    events = skelact.live("camera", classifier, duration_s=4.0, **SMALL)
+    assert {(1,), (2,)} <= {event.subject for event in events}
+
+
 @pytest.mark.parametrize("clean", [True, False])
 def test_poses_are_cleaned_and_what_is_shown_is_smooth(
     played: None, classifier: Path, estimator: Waving, monkeypatch: pytest.MonkeyPatch, clean: bool

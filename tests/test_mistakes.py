@@ -730,7 +730,11 @@ def test_merged_classes_that_differ_in_case_are_told(
         (lambda data, model: skelact.predict(data, model, workers=-1), "workers: expected a whole number from 0 on"),
         (lambda data, model: skelact.predict(data, model, window_s="1"), "window_s: expected a number.*, found '1'"),
         (lambda data, model: skelact.predict(data, model, window_s=[]), "window_s: expected one length or several"),
-        (lambda data, model: skelact.predict(data, model, min_duration_s=None), "min_duration_s: expected a number"),
+        (lambda data, model: skelact.predict(data, model, min_duration_s="1"), "min_duration_s: expected a number"),
+        (
+            lambda data, model: skelact.predict(data, model, granularity="clip", step_s=1),
+            "step_s is of timelines: expected granularity timeline, found clip",
+        ),
         (lambda data, model: skelact.predict(data, model, fusion_weights=["a"]), "fusion_weights: expected a number"),
         (lambda data, model: skelact.live(0, model, duration_s=math.nan), "duration_s: expected .* above 0, found nan"),
         (

@@ -375,6 +375,7 @@ def test_a_json_that_cannot_be_written_takes_nothing_from_the_other_sources(
     assert [result.error is None for result in results] == [False, True]
     assert results[0].predictions
     assert [path.name for path in (tmp_path / "json").iterdir()] == ["wave.json"]
+    assert [result.sequence is None for result in results] == [False, True], "what is written isn't kept"
 
 
 def test_a_sample_of_another_layout_is_named(drawn: DrawnPoses, tmp_path: Path, model: Path) -> None:
@@ -661,3 +662,8 @@ def test_a_video_of_one_frame_a_second_is_told_of(drawn: DrawnPoses, tmp_path: P
     drawn.films = [slow]
     (result,) = answer(slow.path, model=model).results
     assert any("expected 12.5 frames a second at least, found 1: people may be mixed up" in w for w in result.warnings)
+
+
+def test_a_stride_that_leaves_too_few_poses_is_told_of(drawn: DrawnPoses, films: dict[str, Film], model: Path) -> None:
+    (result,) = answer(films["wave"].path, model=model, stride=6).results
+    assert any("at least, found 15 and a stride of 6: people may be mixed up" in w for w in result.warnings)

@@ -241,6 +241,19 @@ def test_runs_are_not_mixed(data: Path, tmp_path: Path) -> None:
         train(data, tmp_path / "run", replace(TINY, epochs=2), resume=True, progress=False)
 
 
+def test_checkpoints_that_it_cannot_go_on_from_are_not_overwritten(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(data, run, replace(TINY, epochs=1), progress=False)
+    before = (run / "best.safetensors").read_bytes()
+    (run / "state.safetensors").unlink()
+    with pytest.raises(SkelactError, match=r"expected state.safetensors to go on from, found none; start anew in anot"):
+        train(data, run, replace(TINY, epochs=1), resume=True, progress=False)
+    (run / "config.json").unlink()
+    with pytest.raises(SkelactError, match="holds a run already; go on with --resume, or choose another --out"):
+        train(data, run, replace(TINY, epochs=1), progress=False)
+    assert (run / "best.safetensors").read_bytes() == before
+
+
 @pytest.mark.parametrize(("stream", "best"), [("joint", "best.safetensors"), ("all", "bone/best.safetensors")])
 def test_without_out_a_run_goes_to_the_datasets_name(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str, best: str
