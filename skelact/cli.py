@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 
 MAX_MESSAGE = 500  # characters of what others say of an error
+# These say nothing where one answer is asked for; and what the function calls them.
 TIMELINE_OPTIONS = {"window": "window_s", "step": "step_s", "min_duration": "min_duration_s", "subjects": "subjects"}
 
 

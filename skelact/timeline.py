@@ -38,7 +38,8 @@ class TimelineSettings:
     Attributes:
         window_s: lengths of the windows.
         step_s: from one window to the next. Segments begin and end at fifths of it.
-        min_duration_s: what somebody does for less is taken as part of what they did before, or as nothing.
+        min_duration_s: what somebody does for less is taken as part of what they did before; but somebody who is there
+            for less has a segment of what they did last.
         margin: hysteresis; another class takes over where its score is higher by so much, and a class that began goes
             on until its score is lower than the threshold by so much.
         unknown_below: the threshold; below it the answer is ``unknown``. None for never.
@@ -228,9 +229,12 @@ class Segmenter:
         return events
 
     def close(self, subject: Subject) -> list[Event]:
-        """End a subject's segment, as they are gone. Who was there too shortly for one has none."""
+        """End a subject's segment, as they are gone. Who was there too shortly for a segment gets theirs."""
+        current, pending = self._current.get(subject), self._pending.get(subject)
         self._rising.pop(subject, None)
-        events = self._pass(subject) if subject in self._pending else []
+        events = []
+        if pending:
+            events = self._pass(subject) if current else self._begin(subject)
         if subject in self._current:
             self._go_on(subject)
             events.append(self._event("end", subject, self._current.pop(subject)))
@@ -330,7 +334,7 @@ def make_timelines(
         sequence: the people.
         classifier: the networks.
         class_names: of the classes that they score.
-        settings: of windows and segments; the minimum duration is at most half of the sequence.
+        settings: of windows and segments.
         topk: how many classes each segment lists.
         progress: draw a bar on stderr, if that is a terminal.
 
@@ -339,7 +343,6 @@ def make_timelines(
     """
     settings = settings or TimelineSettings()
     grid = ScoreGrid(settings.step_s / CELLS_A_STEP)
-    settings = replace(settings, min_duration_s=min(settings.min_duration_s, sequence.duration_s / 2))
     pieces = [piece for track in sequence.tracks for piece in _by_shot(track, sequence.cuts_s)]
     windows = list(lay_windows(pieces, classifier.num_person, settings.window_s, settings.step_s, settings.subjects))
     disable = None if progress else True
