@@ -287,7 +287,7 @@ min_duration = click.option(
     default=1.0,
     show_default=True,
     metavar="S",
-    help="What lasts for fewer seconds is taken as part of what was before; who is there for less is told all the same.",
+    help="What lasts for fewer seconds is part of what was before; who is there for less is told all the same.",
 )
 subjects = click.option(
     "--subjects",
